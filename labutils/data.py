@@ -1,0 +1,293 @@
+"""Data sets of small pictures, held in memory, and the loaders that serve them in batches."""
+
+import gzip
+import hashlib
+import os
+import socket
+import tempfile
+import threading
+import zlib
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import torch
+from filelock import FileLock
+
+from .paths import PROJECT_ROOT, make_dir, project_path
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+         "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+class DatasetError(RuntimeError):
+    """A data set is missing and cannot be fetched, or a file of it is damaged."""
+
+
+class IdxSource(NamedTuple):
+    """A data set in MNIST's file format: its torchvision class, and the MD5 of its unpacked files.
+
+    torchvision knows the MD5 sums of the packed files; `md5` is empty where those of the unpacked
+    ones are not published.
+    """
+    torchvision_class: str
+    md5: tuple = ()
+
+
+IDX_SOURCES = {
+    "mnist": IdxSource("MNIST", (
+        "6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637")),
+    "fashion": IdxSource("FashionMNIST", (
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965")),
+    "kmnist": IdxSource("KMNIST"),
+}
+DATASETS = ("digits", *IDX_SOURCES)
+
+
+# ---------------------------------------------------------------------------------------- loaders
+
+class InMemoryLoader:
+    """Batches of a data set that lies on the device as uint8.
+
+    Iterating yields `(images, labels)`: images float32 of shape (B, C, H, W) in `image_range`,
+    labels int64 of shape (B,). The last batch may be shorter. With `shuffle` every pass has a new
+    order, drawn from a generator of its own: same seed, same orders, whatever else draws numbers.
+    """
+
+    def __init__(self, images, labels, batch_size, *, image_range=(0, 1), shuffle=False, seed=0):
+        self.images, self.labels = images, labels      # uint8 (N, C, H, W), int64 (N,)
+        self.batch_size, self.image_range, self.shuffle = batch_size, image_range, shuffle
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def n_images(self):
+        """Images in one pass."""
+        return len(self.images)
+
+    def __len__(self):
+        """Batches in one pass."""
+        return -(-self.n_images // self.batch_size)
+
+    def __iter__(self):
+        if self.shuffle:    # drawn on the CPU, so that every device sees the same order
+            order = torch.randperm(self.n_images, generator=self.generator).to(self.images.device)
+        for start in range(0, self.n_images, self.batch_size):
+            part = slice(start, start + self.batch_size)
+            index = order[part] if self.shuffle else part
+            yield self.to_float(self.images[index]), self.labels[index]
+
+    def to_float(self, images):
+        """Bring uint8 images to float32 in `image_range`."""
+        low, high = self.image_range
+        return images.to(torch.float32).div_(255 / (high - low)).add_(low)
+
+
+def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image_range=(0, 1),
+                device="cpu", seed=0):
+    """Return `(train, test)`, two `InMemoryLoader`s for the data set `name`.
+
+    name         one of `DATASETS`; "digits" comes with the project, the others are looked for in
+                 `data_dir`, $LABS_DATA_DIR and `data/`, and downloaded by torchvision if absent
+    batch_size   images in a batch
+    limit        at most so many training images and at most so many test images; None: all
+    image_range  (low, high), the values of black and white
+    seed         of the training set's shuffling; the test set keeps its order
+
+    Raises `ValueError` for a bad argument and `DatasetError` for missing or damaged files.
+    """
+    for what, value in (("batch_size", batch_size), ("limit", limit)):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (what == "limit" and value is None) and not (whole and value >= 1):
+            hint = ", or None for all images" if what == "limit" else ""
+            raise ValueError(f"{what}={value!r}: must be a whole number of at least 1{hint}")
+    if len(image_range) != 2 or not image_range[0] < image_range[1]:
+        raise ValueError(f"image_range={image_range!r}: must be (low, high) with low < high, "
+                         "for example (0, 1) or (-1, 1)")
+    images, labels, test_images, test_labels = load_dataset(name, data_dir)
+    train = InMemoryLoader(images[:limit].to(device), labels[:limit].to(device), batch_size,
+                           image_range=image_range, shuffle=True, seed=seed)
+    test = InMemoryLoader(test_images[:limit].to(device), test_labels[:limit].to(device),
+                          batch_size, image_range=image_range)
+    return train, test
+
+
+def load_dataset(name, data_dir=None):
+    """Return `(images, labels, test_images, test_labels)` as CPU tensors.
+
+    Images are uint8 of shape (N, 1, 28, 28), labels int64 of shape (N,). Raises as `get_loaders`.
+    """
+    if name == "digits":
+        return make_digits()
+    if name not in IDX_SOURCES:
+        raise ValueError(f"unknown data set {name!r}: dataset must be one of {', '.join(DATASETS)}")
+    folder = find_idx(name, data_dir) or download_idx(name, data_dir)
+    arrays = [read_idx(folder, name, file) for file in FILES]
+    for images, labels, file in zip(arrays[::2], arrays[1::2], FILES[::2]):
+        if len(images) != len(labels):
+            raise DatasetError(f"{folder / file} holds {len(images)} images, but its label file "
+                               f"{len(labels)} labels; delete the folder to fetch the set again")
+    images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
+    return images[:, None], labels.long(), test_images[:, None], test_labels.long()
+
+
+# ----------------------------------------------------------------------- files in MNIST's format
+
+def data_dirs(data_dir=None):
+    """Return the folders in which data sets are looked for; the first takes downloads."""
+    named = [data_dir, os.environ.get("LABS_DATA_DIR")]
+    return [project_path(folder) for folder in named if folder] + [PROJECT_ROOT / "data"]
+
+
+def idx_path(folder, file):
+    """Return the path of an IDX file in `folder`, raw or gzipped, or None."""
+    candidates = (folder / file, folder / f"{file}.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def find_idx(name, data_dir=None):
+    """Return the first folder that holds all four files of the data set `name`, or None."""
+    for root in data_dirs(data_dir):
+        folder = root / IDX_SOURCES[name].torchvision_class / "raw"
+        if all(idx_path(folder, file) for file in FILES):
+            return folder
+    return None
+
+
+def read_idx(folder, name, file):
+    """Read one IDX file, raw or gzipped, as a uint8 array of shape (N,) or (N, rows, columns).
+
+    The checksum is verified: of the unpacked content, or else of the packed file. For an unpacked
+    KMNIST file, whose sum is not published, header and length are all that can be verified.
+    Raises `DatasetError`.
+    """
+    path = idx_path(folder, file)
+    way_out = ("delete it and run again: a fresh copy is downloaded; without a network take "
+               'dataset="digits"')
+    try:
+        packed = path.read_bytes()
+        content = gzip.decompress(packed) if path.suffix == ".gz" else packed
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path} cannot be read ({error}); {way_out}") from error
+    if not is_genuine(name, file, content, packed if path.suffix == ".gz" else None):
+        raise DatasetError(f"{path} is truncated or altered (its MD5 sum is not that of the "
+                           f"published {IDX_SOURCES[name].torchvision_class} file); {way_out}")
+    n_dims = content[3]
+    shape = np.frombuffer(content, ">u4", n_dims, offset=4).astype(int)
+    if len(content) != 4 + 4 * n_dims + shape.prod():
+        raise DatasetError(f"{path} is truncated: {len(content)} bytes; {way_out}")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims).reshape(shape).copy()
+
+
+def is_genuine(name, file, content, packed=None):
+    """Tell whether a file is the published one, by the MD5 sum of its content or of its packing."""
+    source = IDX_SOURCES[name]
+    if source.md5:
+        return hashlib.md5(content).hexdigest() == source.md5[FILES.index(file)]
+    if packed is not None:
+        return hashlib.md5(packed).hexdigest() == dict(torchvision_class(name).resources)[f"{file}.gz"]
+    return content[:4] == bytes((0, 0, 8, 3 if "images" in file else 1))
+
+
+def torchvision_class(name):
+    """Return torchvision's class of the data set; imported late, since it takes a second."""
+    import torchvision.datasets
+    return getattr(torchvision.datasets, IDX_SOURCES[name].torchvision_class)
+
+
+def download_idx(name, data_dir=None):
+    """Let torchvision download and verify a data set; return the folder of its files.
+
+    The files appear under their names only when all are whole. Processes that ask for the same
+    set wait for the first of them. Raises `DatasetError`, without a network within 30 seconds.
+    """
+    dataset_class, root = torchvision_class(name), data_dirs(data_dir)[0]
+    failed = (f"the data set {name!r} is neither in {' nor in '.join(map(str, data_dirs(data_dir)))} "
+              'nor can it be {}; take dataset="digits", which comes with the project, or put the '
+              f"files into {root / dataset_class.__name__ / 'raw'}")
+    if not any_answers(dataset_class.mirrors):
+        raise DatasetError(failed.format("downloaded (no server answers)"))
+    try:
+        make_dir(root)
+        with FileLock(root / f".{dataset_class.__name__}.lock"):
+            if folder := find_idx(name, root):
+                return folder
+            with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as part:
+                dataset_class(part, download=True)
+                folder = make_dir(root / dataset_class.__name__ / "raw")
+                for path in (Path(part) / dataset_class.__name__ / "raw").iterdir():
+                    os.replace(path, folder / path.name)
+    except (OSError, RuntimeError) as error:
+        raise DatasetError(failed.format(f"downloaded ({error})")) from error
+    return folder
+
+
+def any_answers(urls, seconds=15):
+    """Tell whether any of the servers accepts a connection; never takes longer than `seconds`."""
+    answers = threading.Event()
+    threads = [threading.Thread(target=knock, args=(url, answers), daemon=True) for url in urls]
+    for thread in threads:      # threads, because a name server that hangs honours no time-out
+        thread.start()
+    for thread in threads:
+        thread.join(seconds / len(threads))
+    return answers.is_set()
+
+
+def knock(url, answers):
+    """Set the event `answers` if the server of `url` accepts a connection."""
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or 80), timeout=10).close()
+        answers.set()
+    except OSError:
+        pass
+
+
+# -------------------------------------------------------------------------------- bundled digits
+
+@lru_cache(maxsize=1)
+def make_digits(n_train=1500, n_variants=3, seed=0):
+    """Make the data set "digits": scikit-learn's handwritten digits in MNIST's format.
+
+    The 1,797 real digits of 8x8 pixels (E. Alpaydin and C. Kaynak, Optical Recognition of
+    Handwritten Digits, UCI 1998) come with scikit-learn. The first 1,500 make the training set,
+    each with three variants under small random affine maps: 6,000 images. The last 297, by other
+    writers for the most part, make the test set as they are. Returns what `load_dataset` does.
+    """
+    from sklearn.datasets import load_digits
+    small, labels = load_digits(return_X_y=True)
+    large = [enlarge(digit) for digit in small.reshape(-1, 8, 8)]
+    rng = np.random.default_rng(seed)
+    variants = [affine_variant(digit, rng) for _ in range(n_variants) for digit in large[:n_train]]
+    train = torch.from_numpy(np.stack([to_mnist_format(d) for d in large[:n_train] + variants]))
+    test = torch.from_numpy(np.stack([to_mnist_format(d) for d in large[n_train:]]))
+    labels = torch.from_numpy(labels).long()
+    return (train[:, None], labels[:n_train].repeat(1 + n_variants), test[:, None], labels[n_train:])
+
+
+def enlarge(digit, contrast=12):
+    """Bring an 8x8 digit (0 to 16) to 80x80 in 0..1, with the sharp edges of a pen stroke."""
+    smooth = cv2.resize(digit.astype(np.float32) / 16, (80, 80), interpolation=cv2.INTER_CUBIC)
+    edge = np.tanh(contrast / 4)    # a logistic curve through (0, 0) and (1, 1)
+    return (0.5 + np.tanh(contrast / 2 * (smooth - 0.5)) / (2 * edge)).clip(0, 1)
+
+
+def affine_variant(digit, rng):
+    """Turn, shear, scale and shift an 80x80 digit a little, as another hand might have."""
+    angle, shear = rng.uniform(-0.2, 0.2, 2)                    # radians
+    scale_x, scale_y = rng.uniform(0.88, 1.08, 2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.array([[scale_x, shear], [0, scale_y]])
+    centre = np.array([39.5, 39.5])
+    shift = centre - matrix @ centre + rng.uniform(-3, 3, 2)    # 3 pixels of 80
+    return cv2.warpAffine(digit, np.column_stack([matrix, shift]), (80, 80))
+
+
+def to_mnist_format(digit):
+    """Average an 80x80 digit in 0..1 down to 20x20, inside a black frame: uint8 28x28."""
+    box = cv2.resize(digit, (20, 20), interpolation=cv2.INTER_AREA)
+    return np.pad((box * 255).round().astype(np.uint8), 4)

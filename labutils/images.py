@@ -1,0 +1,88 @@
+"""Pictures: from tensors to bytes, many on one sheet, on the screen and into files."""
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from .paths import project_path, replacing
+
+SCREEN_DPI = 72     # keeps a notebook with its pictures under 1 MB
+
+
+def to_uint8(array, image_range=(0, 1)):
+    """Return a uint8 copy of a tensor or array of any shape; `image_range` becomes 0..255.
+
+    Values outside the range are clipped; uint8 input is returned as it is. Raises `ValueError`
+    for values that are not finite.
+    """
+    if isinstance(array, torch.Tensor):
+        array = array.detach().float().cpu().numpy() if array.is_floating_point() else array.cpu().numpy()
+    array = np.asarray(array)
+    if array.dtype == np.uint8:
+        return array
+    if not np.isfinite(array).all():
+        raise ValueError("the image holds values that are not finite (NaN or infinity); "
+                         "look at the loss: the training has probably diverged")
+    low, high = image_range
+    return np.rint((array.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def collage(images, n_cols, *, image_range=(0, 1), scale=1):
+    """Tile pictures row by row on one sheet of `n_cols` columns.
+
+    images  (N, H, W), (N, 1, H, W) or (N, 3, H, W), float in `image_range`, or uint8
+    scale   enlargement by a whole number, nearest neighbour
+
+    Returns a uint8 array (rows*H*scale, n_cols*W*scale), with a last axis of 3 for colour. Places
+    left over in the last row are black. Raises `ValueError` for another shape.
+    """
+    tiles = to_uint8(images, image_range)
+    if tiles.ndim == 3:
+        tiles = tiles[:, None]
+    if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or len(tiles) == 0:
+        raise ValueError(f"images of shape {tuple(tiles.shape)}: a collage takes (N, H, W), "
+                         "(N, 1, H, W) or (N, 3, H, W), and at least one picture")
+    for name, value in (("n_cols", n_cols), ("scale", scale)):
+        if value < 1 or value != int(value):
+            raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
+    n, channels, height, width = tiles.shape
+    n_rows = -(-n // n_cols)
+    sheet = np.zeros((n_rows * n_cols, channels, height, width), np.uint8)
+    sheet[:n] = tiles
+    sheet = sheet.reshape(n_rows, n_cols, channels, height, width).transpose(0, 3, 1, 4, 2)
+    sheet = sheet.reshape(n_rows * height, n_cols * width, channels)
+    sheet = sheet.repeat(scale, axis=0).repeat(scale, axis=1)
+    return sheet[..., 0] if channels == 1 else sheet
+
+
+def show(image, title=None):
+    """Show a uint8 picture, (H, W) or (H, W, 3), at one screen pixel for each of its own."""
+    height, width = image.shape[:2]
+    figure = plt.figure(figsize=(width / SCREEN_DPI, height / SCREEN_DPI), dpi=SCREEN_DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.axis("off")
+    if title:
+        axes.set_title(title, fontsize=11)
+    plt.show()
+
+
+def save_image(path, image):
+    """Write a uint8 picture, (H, W) or RGB (H, W, 3), in the format of the path's ending.
+
+    A relative path is taken from the project's root. Returns the path. Raises `ValueError` for a
+    picture of another type and for an ending that OpenCV does not know.
+    """
+    image, path = np.asarray(image), project_path(path)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise ValueError(f"{path.name}: an image of dtype {image.dtype} and shape {image.shape}; "
+                         "save_image takes uint8, (H, W) or (H, W, 3): use to_uint8 or collage first")
+    bgr = image[..., ::-1] if image.ndim == 3 else image       # OpenCV's order of the colours
+    try:
+        _, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(bgr))
+    except cv2.error:
+        raise ValueError(f"{path}: unknown picture format {path.suffix!r}; take .png") from None
+    with replacing(path) as part:
+        part.write_bytes(encoded.tobytes())
+    return path

@@ -1,0 +1,130 @@
+"""What every training loop needs around the model: device, seed, initial weights, meters."""
+
+import contextlib
+import random
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+
+def get_device(prefer="auto"):
+    """Return a `torch.device`; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises `ValueError` for a device that this machine, or this build of torch, does not have.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if prefer == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    try:
+        device = torch.device(prefer)
+        there = available.get(device.type, False)
+        if there and device.type == "cuda" and device.index is not None:
+            there = device.index < torch.cuda.device_count()
+    except (RuntimeError, TypeError):
+        there = False
+    if not there:
+        found = ", ".join(name for name, there in available.items() if there)
+        raise ValueError(f"device={prefer!r}: not to be had here; torch {torch.__version__} finds: "
+                         f'{found}. Take one of these, or device="auto"')
+    return device
+
+
+def seed_everything(seed):
+    """Seed Python's, NumPy's and PyTorch's generators, the GPU's too.
+
+    Raises `ValueError` unless `seed` is a whole number from 0 to 2**32 - 1 (NumPy's bound).
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed!r}: must be a whole number from 0 to {2**32 - 1}")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def require_positive(**settings):
+    """Raise `ValueError` unless every setting is a whole number of at least 1.
+
+    `require_positive(epochs=epochs)` belongs before the data is loaded: nobody should wait for an
+    error that can be seen at once.
+    """
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r}: must be a whole number of at least 1; "
+                             "set it in the cell of the parameters")
+
+
+def init_weights(module, std=0.02):
+    """Initialise one layer as in DCGAN; use as `network.apply(init_weights)`.
+
+    Weights of convolutions and linear layers N(0, std), of batch normalisation N(1, std), all
+    biases 0 (Radford, Metz, Chintala 2016, arXiv:1511.06434, section 4).
+    """
+    if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+        nn.init.normal_(module.weight, 0, std)
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+        nn.init.normal_(module.weight, 1, std)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class AverageMeter:
+    """Weighted mean of the values seen since the last reset.
+
+    A tensor is added up on its own device, in float64 where the device has it, and read only when
+    `sum` or `avg` is asked for: a loop without `.item()` does not wait for the GPU at every step.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Forget everything."""
+        self.count, self._sum = 0, 0.0
+
+    def update(self, value, n=1):
+        """Add `value`, a number or a tensor with one element: the mean over `n` cases."""
+        if isinstance(value, torch.Tensor):
+            value = value.detach()
+            if value.device.type != "mps":      # MPS has no float64
+                value = value.double()
+        self._sum = self._sum + value * n
+        self.count += n
+
+    @property
+    def sum(self):
+        """Sum of all values, each times its `n`: a float."""
+        return float(self._sum)
+
+    @property
+    def avg(self):
+        """Mean over all cases: a float; NaN where there is none yet."""
+        return self.sum / self.count if self.count else float("nan")
+
+
+def progress(iterable, description):
+    """Wrap an iterable in a progress bar that redraws at most twice a second."""
+    return tqdm(iterable, desc=description, mininterval=0.5, leave=False, dynamic_ncols=True)
+
+
+def has_bfloat16(device):
+    """Tell whether `device` multiplies matrices faster in bfloat16 than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        features = torch.cpu.get_capabilities()
+        return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    return False
+
+
+def autocast(device):
+    """Return a context that runs matrix products and convolutions in bfloat16 where that is faster.
+
+    Weights, sums and losses stay float32. On other hardware the context changes nothing.
+    """
+    if has_bfloat16(device):
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()

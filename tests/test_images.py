@@ -1,0 +1,95 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from labutils import collage, save_image, show, to_uint8
+
+
+def test_to_uint8_maps_the_range_and_clips():
+    values = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+    assert to_uint8(values, (-1, 1)).tolist() == [0, 0, 128, 255, 255]
+    assert to_uint8(values).tolist() == [0, 0, 0, 255, 255]
+    assert to_uint8(np.array([0.5 / 255 - 1e-4, 0.5 / 255 + 1e-4])).tolist() == [0, 1]
+
+
+def test_to_uint8_takes_bfloat16_and_leaves_bytes_alone():
+    assert to_uint8(torch.ones(2, dtype=torch.bfloat16)).tolist() == [255, 255]
+    assert to_uint8(torch.tensor([3, 200], dtype=torch.uint8)).tolist() == [3, 200]
+
+
+def test_to_uint8_refuses_a_diverged_picture():
+    with pytest.raises(ValueError, match="not finite"):
+        to_uint8(torch.tensor([0.0, float("nan")]))
+
+
+def test_collage_equals_a_sheet_put_together_by_hand():
+    a, b, c = (np.full((2, 3), v, np.uint8) for v in (10, 20, 30))
+    a[0, 0] = 99
+    by_hand = np.array([[99, 10, 10, 20, 20, 20],
+                        [10, 10, 10, 20, 20, 20],
+                        [30, 30, 30, 0, 0, 0],
+                        [30, 30, 30, 0, 0, 0]], np.uint8)
+    np.testing.assert_array_equal(collage(np.stack([a, b, c]), n_cols=2), by_hand)
+    larger = collage(torch.from_numpy(np.stack([a, b, c]))[:, None], n_cols=2, scale=2)
+    np.testing.assert_array_equal(larger, by_hand.repeat(2, 0).repeat(2, 1))
+
+
+def test_collage_of_colour_keeps_the_channels_apart():
+    images = torch.zeros(2, 3, 4, 5)
+    images[0, 0] = 1                # the first picture is red, the second blue
+    images[1, 2] = 1
+    sheet = collage(images, n_cols=2)
+    assert sheet.shape == (4, 10, 3)
+    assert sheet[0, 0].tolist() == [255, 0, 0] and sheet[3, 9].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("images, n_cols, scale, message", [
+    (torch.zeros(3, 2, 4, 4), 1, 1, r"\(3, 2, 4, 4\)"),
+    (torch.zeros(0, 1, 4, 4), 1, 1, "at least one picture"),
+    (torch.zeros(28, 28), 1, 1, r"\(28, 28\)"),
+    (torch.zeros(2, 4, 4), 0, 1, "n_cols=0"),
+    (torch.zeros(2, 4, 4), 1, 1.5, "scale=1.5"),
+])
+def test_collage_names_what_is_wrong(images, n_cols, scale, message):
+    with pytest.raises(ValueError, match=message):
+        collage(images, n_cols, scale=scale)
+
+
+def test_save_image_keeps_colours_and_grey_values(tmp_path):
+    rgb = np.zeros((2, 2, 3), np.uint8)
+    rgb[0, 0] = 255, 128, 0
+    path = save_image(tmp_path / "deep" / "rgb.png", rgb)
+    assert cv2.imread(str(path))[0, 0].tolist() == [0, 128, 255]       # OpenCV reads BGR
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    np.testing.assert_array_equal(cv2.imread(str(save_image(tmp_path / "g.png", grey)), 0), grey)
+
+
+def test_save_image_leaves_nothing_half_written(tmp_path, monkeypatch):
+    path = save_image(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save_image(path, np.ones((2, 2), np.uint8))
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name, image, message", [
+    ("a.xyz", np.zeros((2, 2), np.uint8), ".xyz"),
+    ("a.png", np.zeros((2, 2)), "float64"),
+    ("a.png", np.zeros((1, 2, 2, 1), np.uint8), r"\(1, 2, 2, 1\)"),
+])
+def test_save_image_names_what_is_wrong(tmp_path, name, image, message):
+    with pytest.raises(ValueError, match=message):
+        save_image(tmp_path / name, image)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_draws_every_pixel_once(monkeypatch):
+    import matplotlib.pyplot as plt
+    plt.switch_backend("agg")
+    monkeypatch.setattr(plt, "show", lambda: None)
+    show(np.zeros((30, 50), np.uint8))
+    figure = plt.gcf()
+    assert tuple(figure.get_size_inches() * figure.dpi) == (50, 30)
+    plt.close(figure)
