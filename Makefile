@@ -1,0 +1,27 @@
+# make labs: set up, then run every lab in its reduced form.    make test: set up, then test.
+PYTHON ?= python3
+BIN = .venv/bin
+
+labs: .venv/installed
+	$(BIN)/labs run --quick
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lab: .venv/installed
+	$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+full: .venv/installed
+	$(BIN)/labs run
+
+# Made anew when the requirements change, so that a second call starts at once.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv runs
+
+.PHONY: labs test lab full clean

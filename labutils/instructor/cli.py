@@ -1,0 +1,108 @@
+"""The command line of `labs`. Exit codes: 0 all ran, 1 a lab failed, 2 bad usage, 130 interrupted."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from . import labs
+from .labs import UsageError
+
+
+def main(arguments=None):
+    """Run the command line and return its exit code."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.command(options)
+    except UsageError as error:
+        print(f"labs {options.name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept", file=sys.stderr)
+        return 130
+
+
+def build_parser():
+    """Describe commands and options."""
+    parser = argparse.ArgumentParser(prog="labs", description="Run the labs of the course.")
+    commands = parser.add_subparsers(dest="name", required=True)
+
+    run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each")
+    run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
+    run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick.yml")
+    run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[],
+                     metavar=("NAME", "VALUE"), help="set a parameter; may be repeated")
+    run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/quick or runs/full")
+    run.add_argument("--jobs", type=positive, default=1, metavar="N", help="labs at one time")
+    run.add_argument("--device", help="auto, cuda, mps or cpu")
+    run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
+                     help="longest time for one cell (default: four hours)")
+    run.set_defaults(command=run_command)
+
+    listing = commands.add_parser("list", help="the labs, or the parameters of one")
+    listing.add_argument("lab", nargs="?", metavar="LAB")
+    listing.set_defaults(command=list_command)
+
+    refresh = commands.add_parser("refresh", help="re-execute committed notebooks at the lesson's values")
+    refresh.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
+    refresh.set_defaults(command=refresh_command)
+    return parser
+
+
+def positive(text):
+    """Parse a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def run_command(options):
+    """`labs run`: check all that was asked for, then run."""
+    names = list(dict.fromkeys(options.labs)) or labs.lab_names()
+    given = options.parameters + ([["device", options.device]] if options.device else [])
+    quick = labs.quick_settings if options.quick else lambda name: {}
+    parameters = {name: {**quick(name), **labs.parse_parameters(name, given)} for name in names}
+    check_device(options.device)
+
+    from .run import Job, run_jobs, table      # late: papermill's engine takes a second to import
+    out = (options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full")).resolve()
+    bar = sys.stderr.isatty() and options.jobs == 1
+    jobs = [Job(name, parameters[name], out / name, options.timeout, bar) for name in names]
+    outcomes = list(run_jobs(jobs, options.jobs))
+    print(f"\n{table(outcomes)}\n\nresults: {os.path.relpath(out)}")
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def check_device(device):
+    """Refuse a device that is not there before any kernel starts; raises `UsageError`."""
+    if device:
+        from ..training import get_device
+        try:
+            get_device(device)
+        except ValueError as error:
+            raise UsageError(error) from None
+
+
+def list_command(options):
+    """`labs list`: names and titles, or one lab's parameters with their defaults."""
+    if options.lab is None:
+        for name in labs.lab_names():
+            print(f"{name:<14}  {labs.lab_title(name)}")
+        return 0
+    for name, about in labs.lab_parameters(options.lab).items():
+        print(f"{name + ' = ' + about['default']:<34}  {about['help']}")
+    return 0
+
+
+def refresh_command(options):
+    """`labs refresh`: execute, normalise, write back."""
+    from .refresh import refresh
+    from .run import key_figures
+    for name in list(dict.fromkeys(options.labs)) or labs.lab_names():
+        print(f"{name}: {key_figures(refresh(name))}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

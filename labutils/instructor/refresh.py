@@ -1,0 +1,44 @@
+"""Execute the committed notebooks at the lesson's values and store their outputs, normalised."""
+
+import tempfile
+from pathlib import Path
+
+import nbformat
+import papermill
+
+from ..paths import replacing
+from .labs import lab_path
+from .run import START_TIMEOUT, find_results, without_progress
+
+
+def refresh(name):
+    """Execute a lab as it stands and write it back with its new outputs; return its figures.
+
+    The notebook is left as it was if a cell fails. What differs between two runs without saying
+    anything (times, kernel's names, progress bars, state of widgets) is taken out.
+    """
+    path = lab_path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / path.name
+        papermill.execute_notebook(str(path), str(part), cwd=str(path.parent), kernel_name="python3",
+                                   start_timeout=START_TIMEOUT)
+        notebook = normalise(nbformat.read(part, as_version=4))
+    with replacing(path) as part:
+        nbformat.write(notebook, part)
+    return find_results(notebook)
+
+
+def normalise(notebook):
+    """Keep cells, ids, tags, counts and outputs of a notebook; drop all that a run adds beside."""
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+                         "language_info": {"name": "python"}}
+    for cell in without_progress(notebook).cells:
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter")}
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+        if cell.metadata.get("jupyter", {}).get("source_hidden") is not True:
+            cell.metadata.pop("jupyter", None)
+        for output in cell.get("outputs", []):
+            if "metadata" in output:
+                output.metadata = {}
+    return notebook
