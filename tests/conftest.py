@@ -24,6 +24,12 @@ def code_cells(path):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
+def cell_source(lab, cell_id):
+    """Return the source of one code cell of a lab."""
+    [source] = [cell.source for cell in code_cells(PROJECT_ROOT / "notebooks" / f"{lab}.ipynb") if cell.id == cell_id]
+    return source
+
+
 def definitions(lab):
     """Execute what a lab's notebook defines (imports, parameters, constants, functions, classes).
 

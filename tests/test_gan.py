@@ -1,0 +1,203 @@
+"""The definitions of lab 04, taken from the notebook, against second sources."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import cell_source, definitions
+from scipy import integrate, stats
+from torch import nn
+
+from labutils import init_weights, seed_everything
+
+lab = definitions("04_gan")
+PARTS = {
+    "mlp": lambda: (lab.MLPGenerator(8), lab.MLPDiscriminator(), torch.randn(6, 8), torch.rand(6, 1, 28, 28) * 2 - 1),
+    "dcgan": lambda: (lab.Generator(8), lab.Discriminator(), torch.randn(6, 8), torch.rand(6, 1, 28, 28)),
+}
+
+
+@pytest.fixture(autouse=True)
+def float32_on_every_machine(monkeypatch):
+    """Without bfloat16 the sums below are exact enough to compare."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    seed_everything(0)
+
+
+@pytest.fixture(params=PARTS)
+def part(request):
+    return PARTS[request.param]()
+
+
+def weights(network):
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def moved(network, before):
+    return [not torch.equal(a, b) for a, b in zip(before, network.parameters())]
+
+
+# ---------------------------------------------------------------------------------------- networks
+
+@pytest.mark.parametrize("generator, discriminator, latent_dim, n_generator, n_discriminator", [
+    (lab.MLPGenerator, lab.MLPDiscriminator, 64, 64 * 256 + 256 + 256 * 256 + 256 + 256 * 784 + 784,
+     784 * 256 + 256 + 256 * 256 + 256 + 256 + 1),
+    (lab.Generator, lab.Discriminator, 100,
+     25 * (100 * 512 + 512 * 256 + 256 * 128 + 128 * 64) + 16 * 64 + 2 * (512 + 256 + 128 + 64), None),
+])
+def test_networks(generator, discriminator, latent_dim, n_generator, n_discriminator):
+    g, d = generator(latent_dim), discriminator()
+    pictures = g(torch.randn(7, latent_dim))
+    assert pictures.shape == (7, 1, 28, 28) and pictures.dtype == torch.float32
+    logits = d(pictures)
+    assert logits.shape == (7, 1) and logits.dtype == torch.float32
+    low, high = g.image_range
+    assert low <= pictures.min() < pictures.mean() < pictures.max() <= high
+    assert sum(p.numel() for p in g.parameters()) == n_generator
+    assert n_discriminator is None or sum(p.numel() for p in d.parameters()) == n_discriminator
+
+
+def test_the_layers_of_the_dcgan():
+    g, d = lab.Generator(100), lab.Discriminator()
+    transposed = [layer for layer in g.modules() if isinstance(layer, nn.ConvTranspose2d)]
+    assert [layer.out_channels for layer in transposed] == [512, 256, 128, 64, 1]
+    assert [layer.kernel_size[0] for layer in transposed] == [5, 5, 5, 5, 4]
+    assert [layer.stride[0] for layer in transposed] == [1, 1, 2, 1, 1]
+    assert all(layer.bias is None for layer in transposed)
+    h, sizes = torch.randn(2, 100, 1, 1), []
+    for layer in g.layers:
+        h = layer(h)
+        if isinstance(layer, nn.ConvTranspose2d):
+            sizes.append(h.shape[2])
+    assert sizes == [5, 9, 21, 25, 28]
+    convolutions = [layer for layer in d.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [64, 128, 256]
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in d.modules()) == 2      # but not on the first
+    assert not any(isinstance(layer, nn.Sigmoid) for layer in [*g.layers, *d.modules()])
+
+
+def test_the_dcgan_starts_with_small_weights():
+    g = lab.Generator(100).apply(init_weights)
+    assert g.layers[0].weight.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+@pytest.mark.parametrize("name, generator", [("mlp_loader", "MLPGenerator"), ("dcgan_loader", "Generator")])
+def test_data_and_generator_share_one_range(name, generator):
+    space = vars(definitions("04_gan")) | {"dataset": "digits", "limit": 64, "device": "cpu", "show": lambda _: None}
+    exec(cell_source("04_gan", "data"), space)
+    x = torch.cat([x for x, _ in space[name]])
+    assert (x.min(), x.max()) == space[generator].image_range
+
+
+# ------------------------------------------------------------------------------------------ losses
+
+def test_losses_agree_with_their_formulas(part):
+    generator, discriminator, z, x = part
+    generator.eval(), discriminator.eval()
+    d_real, d_fake = discriminator(x).sigmoid(), discriminator(generator(z)).sigmoid()
+    real, mean_real = lab.d_loss_real(discriminator, x)
+    fake, mean_fake = lab.d_loss_fake(discriminator, generator, z)
+    torch.testing.assert_close(real, -d_real.log().mean())
+    torch.testing.assert_close(fake, -(1 - d_fake).log().mean())
+    torch.testing.assert_close((mean_real, mean_fake), (d_real.mean().detach(), d_fake.mean().detach()))
+    torch.testing.assert_close(lab.g_loss(discriminator, generator, z), -d_fake.log().mean())
+    torch.testing.assert_close(lab.g_loss_saturating(discriminator, generator, z), (1 - d_fake).log().mean())
+
+
+def test_the_optimal_discriminator_reaches_log4_minus_2js():
+    p_r, p_g = stats.norm(0, 1), stats.norm(1.5, 0.7)
+
+    def kl_to_mixture(p):
+        return integrate.quad(lambda t: p.pdf(t) * math.log(p.pdf(t) / (0.5 * p_r.pdf(t) + 0.5 * p_g.pdf(t))), -8, 8)[0]
+    js = 0.5 * kl_to_mixture(p_r) + 0.5 * kl_to_mixture(p_g)
+
+    def optimal(t):         # the logit of p_r / (p_r + p_g)
+        return torch.from_numpy(p_r.logpdf(t.numpy()) - p_g.logpdf(t.numpy()))
+    x, z = (torch.from_numpy(p.rvs(400_000, random_state=0)) for p in (p_r, p_g))
+
+    def value(judge):
+        return -(lab.d_loss_real(judge, x)[0] + lab.d_loss_fake(judge, nn.Identity(), z)[0]).item()
+    assert value(optimal) == pytest.approx(-math.log(4) + 2 * js, abs=5e-3)
+    for other in (lambda t: optimal(t) + 0.3, lambda t: 1.5 * optimal(t), lambda t: 0.5 * optimal(t)):
+        assert value(other) < value(optimal)
+
+
+def test_slopes_of_both_generator_losses():
+    logit = torch.tensor([[-6.0], [0.0], [3.0]], requires_grad=True)
+    for loss, slope in ((lab.g_loss_saturating, lambda d: -d), (lab.g_loss, lambda d: d - 1)):
+        [gradient] = torch.autograd.grad(loss(nn.Identity(), nn.Identity(), logit), logit)
+        torch.testing.assert_close(gradient, slope(logit.detach().sigmoid()) / 3)
+
+
+# ------------------------------------------------------------------------------------------- steps
+
+def test_the_fake_loss_sends_no_gradient_into_the_generator(part):
+    generator, discriminator, z, _ = part
+    lab.d_loss_fake(discriminator, generator, z)[0].backward()
+    assert all(p.grad is None for p in generator.parameters())
+    assert all(p.grad is not None for p in discriminator.parameters())
+
+
+def test_the_generator_gets_its_gradient_through_the_discriminator(part):
+    generator, discriminator, z, _ = part
+    lab.g_loss(discriminator, generator, z).backward()
+    assert all(p.grad is not None and p.grad.any() for p in generator.parameters())
+
+
+def test_each_step_moves_its_own_network_only(part):
+    generator, discriminator, z, x = part
+    before = weights(generator), weights(discriminator)
+    lab.update_d(discriminator, generator, torch.optim.Adam(discriminator.parameters()), x, z)
+    assert not any(moved(generator, before[0])) and all(moved(discriminator, before[1]))
+    before = weights(generator), weights(discriminator)
+    lab.update_g(discriminator, generator, torch.optim.Adam(generator.parameters()), z)
+    assert all(moved(generator, before[0])) and not any(moved(discriminator, before[1]))
+
+
+def test_two_backward_calls_are_one_on_the_sum(part):
+    generator, discriminator, z, x = part
+    twin = copy.deepcopy(discriminator)
+    optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
+    for p in discriminator.parameters():        # what update_g leaves behind must not enter
+        p.grad = torch.ones_like(p)
+    loss, d_real, d_fake = lab.update_d(discriminator, generator, optimizer, x, z)
+    fakes = generator(z).detach() if not has_batch_norm(generator) else replayed(generator, z)
+    real, fake = twin(x), twin(fakes)
+    total = F.softplus(-real).mean() + F.softplus(fake).mean()
+    total.backward()
+    torch.testing.assert_close(loss, total.detach())
+    assert not loss.requires_grad and 0 < d_real < 1 and 0 < d_fake < 1
+    for p, q in zip(discriminator.parameters(), twin.parameters()):
+        torch.testing.assert_close(p, q - 0.1 * q.grad, rtol=1e-4, atol=1e-6)
+
+
+def has_batch_norm(network):
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+
+
+def replayed(generator, z):
+    """The pictures in training mode again: batch normalisation uses the batch, so they are the same."""
+    with torch.no_grad():
+        return generator(z)
+
+
+def test_each_player_gets_better_at_its_own_aim(part):
+    generator, discriminator, z, x = part
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
+    first, *_, last = [lab.update_d(discriminator, generator, d_optimizer, x, z) for _ in range(20)]
+    assert last[0] < first[0] and last[1] > first[1] and last[2] < first[2]
+    g_optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
+    losses = [lab.update_g(discriminator, generator, g_optimizer, z) for _ in range(20)]
+    assert losses[-1] < losses[0]
+
+
+def test_draw_makes_bytes_and_does_not_touch_the_generator(part):
+    generator, _, z, _ = part
+    before = copy.deepcopy(generator.state_dict())
+    pictures = lab.draw(generator, z)
+    assert pictures.shape == (6, 1, 28, 28) and str(pictures.dtype) == "uint8"
+    assert generator.training
+    for key, tensor in generator.state_dict().items():
+        assert torch.equal(tensor, before[key]), "evaluation mode leaves running means alone"

@@ -1,0 +1,199 @@
+"""The definitions of lab 02, taken from the notebook, against second sources."""
+
+import math
+
+import pytest
+import torch
+from conftest import definitions
+from torch import distributions
+
+from labutils import seed_everything
+
+lab = definitions("02_vae")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    seed_everything(0)
+
+
+def gaussians(n=6, d=4):
+    return torch.randn(n, d), torch.randn(n, d)
+
+
+def test_kl_agrees_with_torch_distributions():
+    mu, logvar = gaussians()
+    q = distributions.Normal(mu, (logvar / 2).exp())
+    expected = distributions.kl_divergence(q, distributions.Normal(0.0, 1.0)).sum(dim=1)
+    torch.testing.assert_close(lab.kl_to_standard_normal(mu, logvar), expected)
+
+
+def test_kl_agrees_with_its_definition_by_monte_carlo():
+    mu, logvar = torch.tensor([[1.0, -0.5, 0.0]]), torch.tensor([[0.5, -2.0, 0.0]])
+    q = distributions.Normal(mu, (logvar / 2).exp())
+    z = q.sample((400_000,))
+    draws = (q.log_prob(z) - distributions.Normal(0.0, 1.0).log_prob(z)).sum(dim=-1)
+    error = 5 * draws.std() / math.sqrt(len(draws))         # five standard errors
+    assert abs(draws.mean() - lab.kl_to_standard_normal(mu, logvar)) < error < 0.02
+
+
+def test_kl_of_known_values():
+    zero = torch.zeros(1, 3)
+    assert lab.kl_to_standard_normal(zero, zero).item() == 0
+    torch.testing.assert_close(lab.kl_to_standard_normal(zero + 2, zero), torch.tensor([6.0]))     # 3 * 2^2 / 2
+    sharp = 0.5 * (math.exp(-1) + 1 - 1) * 3
+    torch.testing.assert_close(lab.kl_to_standard_normal(zero, zero - 1), torch.tensor([sharp]))
+
+
+def test_reparameterise_draws_from_the_right_distribution():
+    mu, logvar = torch.tensor([[1.0, -2.0]]), torch.tensor([[-1.0, 1.5]])
+    z = lab.reparameterise(mu.expand(200_000, 2), logvar.expand(200_000, 2))
+    torch.testing.assert_close(z.mean(0, keepdim=True), mu, atol=0.02, rtol=0)
+    torch.testing.assert_close(z.var(0, keepdim=True), logvar.exp(), atol=0, rtol=0.02)
+
+
+def test_the_gradient_through_reparameterise_is_that_of_rsample():
+    mu, logvar = (t.requires_grad_() for t in gaussians())
+    seed_everything(1)
+    lab.reparameterise(mu, logvar).square().sum().backward()
+    ours = mu.grad.clone(), logvar.grad.clone()
+    mu.grad = logvar.grad = None
+    seed_everything(1)
+    distributions.Normal(mu, (logvar / 2).exp()).rsample().square().sum().backward()
+    torch.testing.assert_close(ours, (mu.grad, logvar.grad))
+    assert ours[1].abs().min() > 0
+
+
+def test_the_mean_gradient_is_the_gradient_of_the_mean():
+    mu, logvar = torch.tensor([[1.5]], requires_grad=True), torch.tensor([[-0.5]], requires_grad=True)
+    z = lab.reparameterise(mu.expand(400_000, 1), logvar.expand(400_000, 1))
+    z.square().mean().backward()        # E[z^2] = mu^2 + exp(logvar)
+    assert mu.grad.item() == pytest.approx(3.0, abs=0.02)
+    assert logvar.grad.item() == pytest.approx(math.exp(-0.5), abs=0.02)
+
+
+def test_elbo_terms_agree_with_torch_distributions():
+    logits, x = torch.randn(5, 784) * 3, torch.rand(5, 1, 28, 28).round()
+    mu, logvar = gaussians(5, 20)
+    reconstruction, kl = lab.elbo_terms(logits, x, mu, logvar)
+    log_likelihood = distributions.Bernoulli(logits=logits).log_prob(x.flatten(1)).sum(dim=1)
+    torch.testing.assert_close(reconstruction, -log_likelihood.mean())
+    torch.testing.assert_close(kl, lab.kl_to_standard_normal(mu, logvar).mean())
+
+
+def test_elbo_terms_of_a_blind_decoder():
+    reconstruction, kl = lab.elbo_terms(torch.zeros(3, 784), torch.rand(3, 1, 28, 28), torch.zeros(3, 20), torch.zeros(3, 20))
+    assert reconstruction.item() == pytest.approx(784 * math.log(2), rel=1e-6) and kl.item() == 0
+
+
+def test_the_elbo_is_a_lower_bound_where_the_likelihood_is_known():
+    # z ~ N(0, 1), one pixel with logit w z: p(x=1) = 1/2 by symmetry, so log p(x) = -log 2
+    mu, logvar = torch.tensor([[0.7]]), torch.tensor([[-0.3]])
+    z = lab.reparameterise(mu.expand(200_000, 1), logvar.expand(200_000, 1))
+    reconstruction, kl = lab.elbo_terms(2 * z, torch.ones(200_000, 1), mu.expand(200_000, 1), logvar.expand(200_000, 1))
+    gap = -math.log(2) + (reconstruction + kl).item()
+    posterior = distributions.Normal(0.0, 1.0).log_prob(z) + torch.nn.functional.logsigmoid(2 * z) + math.log(2)
+    q = distributions.Normal(mu, (logvar / 2).exp()).log_prob(z)
+    assert gap > 0 and gap == pytest.approx((q - posterior).mean().item(), abs=0.01)     # KL(q || p(z|x))
+
+
+@pytest.mark.parametrize("name, latent_dim, n_parameters", [
+    # weights and biases, counted by hand: 784*400+400 + 2*(400*20+20) + 20*400+400 + 400*784+784
+    ("784-400-20", 20, 652_824),
+    ("784-256-20", 20, 784 * 256 + 256 + 2 * (256 * 20 + 20) + 20 * 256 + 256 + 256 * 784 + 784),
+    ("784-512-256-128-32", 32, 2 * (784 * 512 + 512 * 256 + 256 * 128) + 3 * 128 * 32 + 2 * 3 * (512 + 256 + 128) + 2 * 32 + 784),
+])
+def test_architectures(name, latent_dim, n_parameters):
+    vae = lab.VAE(*lab.ARCHITECTURES[name])
+    logits, mu, logvar = vae(torch.rand(7, 1, 28, 28))
+    assert logits.shape == (7, 784) and mu.shape == logvar.shape == (7, latent_dim)
+    assert vae.draw(mu).shape == (7, 1, 28, 28) and vae.draw(mu).min() >= 0 and vae.draw(mu).max() <= 1
+    assert sum(p.numel() for p in vae.parameters()) == n_parameters
+    assert not isinstance(list(vae.decoder)[-1], (torch.nn.Sigmoid, torch.nn.ReLU))
+
+
+def test_mu_and_logvar_reach_both_sides_of_zero():
+    vae = lab.VAE(*lab.ARCHITECTURES["784-400-20"])
+    mu, logvar = vae.encode(torch.rand(50, 1, 28, 28))
+    assert mu.min() < 0 < mu.max() and logvar.min() < 0 < logvar.max()
+
+
+def test_a_step_lowers_the_loss_and_beta_weighs_the_kl():
+    x = torch.rand(64, 1, 28, 28).round()
+    ends = {}
+    for beta in (1.0, 50.0):
+        seed_everything(0)
+        vae = lab.VAE((784, 64, 8))
+        optimizer = torch.optim.Adam(vae.parameters(), lr=3e-3)
+        first, *_, last = [lab.train_step(vae, optimizer, x, beta) for _ in range(60)]
+        assert last[0] + beta * last[1] < first[0] + beta * first[1]
+        assert not last[0].requires_grad
+        ends[beta] = last[1].item()
+    assert ends[50.0] < ends[1.0] / 5       # a dear code carries less
+
+
+def test_gradients_do_not_pile_up_over_steps():
+    x = torch.rand(16, 1, 28, 28)
+    vae = lab.VAE((784, 16, 4))
+    optimizer = torch.optim.SGD(vae.parameters(), lr=0.0)
+    norms = []
+    for _ in range(2):
+        seed_everything(5)
+        lab.train_step(vae, optimizer, x, 1.0)
+        norms.append(vae.to_mu.weight.grad.norm().item())
+    assert norms[0] == norms[1] > 0
+
+
+def test_evaluate_weighs_the_shorter_last_batch():
+    vae = lab.VAE((784, 16, 4)).eval()
+    vae.to_logvar.weight.data.zero_()
+    vae.to_logvar.bias.data.fill_(-60)      # a code without noise makes the sum exact
+    x = torch.rand(10, 1, 28, 28)
+    reconstruction, kl = lab.evaluate(vae, [(x[:8], None), (x[8:], None)])
+    with torch.no_grad():
+        expected = lab.elbo_terms(vae(x)[0], x, *vae.encode(x))
+    assert reconstruction == pytest.approx(expected[0].item(), rel=1e-5)
+    assert kl == pytest.approx(expected[1].item(), rel=1e-5)
+    assert vae.training
+
+
+def test_evaluate_draws_the_code_and_does_not_take_its_mean():
+    vae = lab.VAE((784, 16, 4)).eval()
+    vae.to_logvar.weight.data.zero_()
+    vae.to_logvar.bias.data.fill_(2.0)
+    loader = [(torch.rand(32, 1, 28, 28), None)]
+    assert lab.evaluate(vae, loader)[0] != lab.evaluate(vae, loader)[0]
+
+
+def test_traverse_changes_one_latent_only():
+    vae = lab.VAE((784, 16, 4)).eval()
+    z, values = torch.randn(1, 4), torch.linspace(-3, 3, 5)
+    frames = lab.traverse(vae, z, 2, values)
+    for frame, value in zip(frames, values):
+        code = z.clone()
+        code[0, 2] = value
+        torch.testing.assert_close(frame[None], vae.draw(code))
+    with pytest.raises(AssertionError, match="equal"):
+        lab.traverse(vae, z, 2, torch.ones(5))
+
+
+def test_interpolation_starts_and_ends_at_the_codes():
+    vae = lab.VAE((784, 16, 4)).eval()
+    lab.device = "cpu"
+    x = torch.rand(2, 1, 28, 28)
+    frames = lab.interpolate(vae, x[:1], x[1:], n=5)
+    torch.testing.assert_close(frames[[0, -1]], vae.draw(vae.encode(x)[0]))
+
+
+def test_pairs_of_rows():
+    vae = lab.VAE((784, 16, 4)).eval()
+    x = torch.rand(6, 1, 28, 28)
+    rows = lab.in_pairs(vae, x, n_cols=3)
+    torch.testing.assert_close(rows[[0, 1, 2, 6, 7, 8]], x)
+    torch.testing.assert_close(rows[[3, 4, 5, 9, 10, 11]], vae.draw(vae.encode(x)[0]))
+
+
+def test_the_classifier_has_the_shape_that_its_name_says():
+    classifier = lab.DigitClassifier().eval()
+    widths = [layer.out_features for layer in classifier if isinstance(layer, torch.nn.Linear)]
+    assert widths == [16, 32, 64, 10] and classifier(torch.rand(3, 1, 28, 28)).shape == (3, 10)
