@@ -35,7 +35,10 @@ def lab_title(name):
 
 def lab_parameters(name):
     """Return {parameter: {"inferred_type_name", "default", "help"}} from a lab's parameters cell."""
-    return papermill.inspect_notebook(str(lab_path(name)))
+    try:
+        return papermill.inspect_notebook(str(lab_path(name)))
+    except nbformat.reader.NotJSONError:
+        raise UsageError(f"{lab_path(name)} is not a notebook; restore it with git checkout") from None
 
 
 def quick_settings(name):

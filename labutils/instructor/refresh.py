@@ -8,7 +8,7 @@ import papermill
 
 from ..paths import replacing
 from .labs import lab_path
-from .run import START_TIMEOUT, find_results, without_progress
+from .run import QUIET_KERNEL, START_TIMEOUT, find_results, without_progress
 
 
 def refresh(name):
@@ -21,7 +21,7 @@ def refresh(name):
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / path.name
         papermill.execute_notebook(str(path), str(part), cwd=str(path.parent), kernel_name="python3",
-                                   start_timeout=START_TIMEOUT)
+                                   start_timeout=START_TIMEOUT, extra_arguments=QUIET_KERNEL)
         notebook = normalise(nbformat.read(part, as_version=4))
     with replacing(path) as part:
         nbformat.write(notebook, part)

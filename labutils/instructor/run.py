@@ -18,6 +18,7 @@ from ..paths import replacing
 from .labs import lab_path
 
 START_TIMEOUT = 120     # seconds until the kernel must answer
+QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]    # its warnings would stand between our lines
 PACKAGES = ("labutils", "torch", "torchvision", "numpy", "papermill")
 
 
@@ -54,7 +55,7 @@ def run_job(job):
             papermill.execute_notebook(
                 str(source), str(part), {**job.parameters, "out_dir": str(folder)},
                 cwd=str(source.parent), kernel_name="python3", progress_bar=job.bar,
-                start_timeout=START_TIMEOUT, execution_timeout=job.timeout)
+                start_timeout=START_TIMEOUT, execution_timeout=job.timeout, extra_arguments=QUIET_KERNEL)
         except Exception as fault:      # papermill, nbclient and zmq have no common class of errors
             error = describe(fault)
         if part.stat().st_size == 0:    # it failed before the first cell

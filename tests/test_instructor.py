@@ -1,0 +1,185 @@
+"""The `labs` command on small notebooks that go well, fail, hang, or lose their kernel."""
+
+import json
+
+import nbformat
+import pytest
+
+from labutils.instructor import cli, labs
+from labutils.instructor.refresh import normalise
+from labutils.instructor.run import find_results, table
+
+PARAMETERS = ('dataset: str = "digits"  # which data set\nepochs: int = 2  # passes\nrate: float = 0.1  # learning rate\n'
+              'pretrained: bool = False  # load weights\nlimit: int = None  # images\nseed: int = 0  # of all\n'
+              'device: str = "auto"  # where\nout_dir: str = "runs/x"  # pictures')
+RESULT = "from labutils import show_results\nshow_results({'loss': epochs * rate, 'epochs': epochs, 'seconds': 0.5})"
+CELLS = {
+    "01_good": [RESULT],
+    "02_raises": ["print('before')", "raise RuntimeError('the <b>reason</b>')", RESULT],
+    "03_dies": ["import os, signal; os.kill(os.getpid(), signal.SIGKILL)", RESULT],
+    "04_hangs": ["import time; time.sleep(60)", RESULT],
+    "05_silent": ["1 + 1"],
+    "06_writes": ["from labutils import make_dir\n(make_dir(out_dir) / 'picture.txt').write_text('here')", RESULT],
+}
+
+
+def write_lab(folder, name):
+    cells = [nbformat.v4.new_markdown_cell(f"# Lab {name}"),
+             nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+             *map(nbformat.v4.new_code_cell, CELLS[name])]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A folder with all the small labs, in the place of the course's."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in CELLS:
+        write_lab(folder, name)
+    (folder / "quick.yml").write_text("epochs: 1\nother_lab: 3\n")
+    monkeypatch.setattr(labs, "NOTEBOOKS", folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_notebook_html_figures_and_circumstances(notebooks, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["run", "01_good", "--out", str(out), "-p", "rate", "0.5", "-p", "limit", "None"]) == 0
+    folder = out / "01_good"
+    assert sorted(p.name for p in folder.iterdir()) == ["01_good.html", "01_good.ipynb", "results.json", "run.json"]
+    assert read(folder / "results.json") == {"loss": 1.0, "epochs": 2, "seconds": 0.5}
+    run = read(folder / "run.json")
+    assert run["status"] == "ok" and run["parameters"] == {"rate": 0.5, "limit": None}
+    assert run["versions"]["papermill"] and run["seconds"] > 0
+    assert "loss" in (folder / "01_good.html").read_text()
+    printed = capsys.readouterr()
+    assert "loss 1" in printed.out and "results:" in printed.out and "01_good: ok" in printed.err
+
+
+def test_quick_takes_the_settings_that_the_lab_has_and_p_wins(notebooks, tmp_path):
+    assert cli.main(["run", "01_good", "--quick", "--out", str(tmp_path / "a")]) == 0
+    assert read(tmp_path / "a/01_good/run.json")["parameters"] == {"epochs": 1}
+    assert cli.main(["run", "01_good", "--quick", "-p", "epochs", "3", "--out", str(tmp_path / "b")]) == 0
+    assert read(tmp_path / "b/01_good/results.json")["epochs"] == 3
+
+
+def test_files_of_a_lab_go_to_its_own_folder(notebooks, tmp_path):
+    assert cli.main(["run", "06_writes", "--out", str(tmp_path / "o")]) == 0
+    assert (tmp_path / "o/06_writes/picture.txt").read_text() == "here"
+
+
+@pytest.mark.parametrize("name, reason, executed", [
+    ("02_raises", "RuntimeError: the <b>reason</b> (cell 4)", True),
+    ("03_dies", "DeadKernelError", True),
+    ("04_hangs", "CellTimeoutError", True),
+    ("05_silent", "show_results was not called", True),
+])
+def test_a_failing_lab_does_not_stop_the_others(notebooks, tmp_path, capsys, name, reason, executed):
+    out = tmp_path / "out"
+    assert cli.main(["run", name, "01_good", "--out", str(out), "--timeout", "8"]) == 1
+    failed, good = read(out / name / "run.json"), read(out / "01_good/run.json")
+    assert failed["status"] == "failed" and reason in failed["error"]
+    assert good["status"] == "ok" and (out / "01_good/results.json").exists()
+    assert not (out / name / "results.json").exists()
+    assert nbformat.read(out / name / f"{name}.ipynb", as_version=4).cells
+    assert "<b>reason</b>" not in (out / name / f"{name}.html").read_text(), "HTML of an error is escaped"
+    assert [p for p in (out / name).iterdir() if p.name.startswith(".")] == []
+    assert "failed" in capsys.readouterr().out
+
+
+def test_an_executed_cell_is_kept_when_a_later_one_fails(notebooks, tmp_path):
+    cli.main(["run", "02_raises", "--out", str(tmp_path)])
+    cells = nbformat.read(tmp_path / "02_raises/02_raises.ipynb", as_version=4).cells
+    assert any("before" in output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+def test_an_old_result_does_not_survive_a_failure(notebooks, tmp_path):
+    assert cli.main(["run", "01_good", "--out", str(tmp_path)]) == 0
+    (notebooks / "02_raises.ipynb").replace(notebooks / "01_good.ipynb")
+    assert cli.main(["run", "01_good", "--out", str(tmp_path)]) == 1
+    assert not (tmp_path / "01_good/results.json").exists()
+
+
+def test_a_notebook_that_is_none_is_named(notebooks, capsys):
+    (notebooks / "01_good.ipynb").write_text("{not json")
+    assert cli.main(["run", "01_good"]) == 2
+    assert "01_good.ipynb is not a notebook" in capsys.readouterr().err
+
+
+def test_jobs_at_one_time_give_the_same(notebooks, tmp_path, monkeypatch):
+    from labutils.instructor.run import Job, run_jobs
+    jobs = [Job("01_good", {"epochs": n}, tmp_path / str(n), 60) for n in (1, 2)]
+    monkeypatch.setattr("labutils.instructor.run.get_context", lambda _: __import__("multiprocessing").get_context("fork"))
+    outcomes = list(run_jobs(jobs, 2))
+    assert [outcome.results["epochs"] for outcome in outcomes] == [1, 2]
+
+
+@pytest.mark.parametrize("arguments, parts", [
+    (["run", "03_vea"], ["'03_vea'", "01_good"]),
+    (["run", "../secret"], ["'../secret'"]),
+    (["run", "01_good", "-p", "epoch", "3"], ["01_good", "'epoch'", "epochs"]),
+    (["run", "01_good", "-p", "epochs", "ten"], ["epochs ten", "int"]),
+    (["run", "01_good", "-p", "epochs", "2.5"], ["epochs 2.5", "int"]),
+    (["run", "01_good", "-p", "rate", "fast"], ["rate fast", "float"]),
+    (["run", "01_good", "-p", "pretrained", "maybe"], ["pretrained maybe", "bool"]),
+    (["run", "01_good", "-p", "out_dir", "x"], ["out_dir", "--out"]),
+    (["run", "01_good", "--device", "gpu"], ["'gpu'", "cpu"]),
+    (["list", "nothing"], ["'nothing'"]),
+])
+def test_bad_usage_is_named_before_anything_runs(notebooks, tmp_path, capsys, arguments, parts):
+    out = ["--out", str(tmp_path / "out")] if arguments[0] == "run" else []
+    assert cli.main([*arguments, *out]) == 2
+    message = capsys.readouterr().err
+    assert all(part in message for part in parts), message
+    assert message.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--jobs", "0"], ["run", "--jobs", "two"],
+                                       ["run", "--timeout", "-1"], ["run", "-p", "epochs"], ["run", "--wrong"]])
+def test_argparse_refuses_with_2(notebooks, capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2 and "usage: labs" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130(notebooks, monkeypatch, capsys, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+    monkeypatch.setattr("labutils.instructor.run.papermill.execute_notebook", interrupted)
+    assert cli.main(["run", "01_good", "--out", str(tmp_path)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_list_names_labs_and_parameters(notebooks, capsys):
+    assert cli.main(["list"]) == 0
+    assert "02_raises       Lab 02_raises" in capsys.readouterr().out
+    assert cli.main(["list", "01_good"]) == 0
+    assert "epochs = 2" in capsys.readouterr().out
+
+
+def test_the_table_says_what_failed():
+    from labutils.instructor.run import Outcome
+    text = table([Outcome("02_vae", "ok", 12.3, {"test_loss": 105.9, "epochs": 10}), Outcome("04_gan", "failed", 1, {}, "no data")])
+    assert [line.split() for line in text.splitlines()] == [
+        ["lab", "status", "seconds", "key", "figures"], ["02_vae", "ok", "12", "test_loss", "105.9"],
+        ["04_gan", "failed", "1", "no", "data"]]
+
+
+def test_normalise_keeps_what_is_said_and_drops_what_a_run_adds():
+    output = nbformat.v4.new_output
+    cell = nbformat.v4.new_code_cell("1", execution_count=7, metadata={"tags": ["t"], "papermill": {"duration": 3}, "execution": {}})
+    cell.outputs = [output("stream", name="stderr", text="\r 10%"), output("stream", name="stdout", text="kept"),
+                    output("execute_result", {"text/plain": "1"}, execution_count=7, metadata={"isolated": True})]
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {"a": 1}, "widgets": {}, "language_info": {"name": "python", "version": "3.1"}})
+    before = cell.id
+    normalise(notebook)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"} and notebook.metadata.language_info == {"name": "python"}
+    assert cell.metadata == {"tags": ["t"]} and cell.execution_count == 7 and cell.id == before
+    assert [o.get("text", "") for o in cell.outputs] == ["kept", ""]
+    assert find_results(notebook) == {}

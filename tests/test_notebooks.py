@@ -1,0 +1,201 @@
+"""Every notebook: its form, as it is committed, and its run from end to end, reduced."""
+
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+import yaml
+from conftest import NOTEBOOKS, code_cells, command, needs_mnist
+
+from labutils.instructor.run import find_results
+from labutils.paths import PROJECT_ROOT
+
+COMMON = ["dataset", "data_dir", "epochs", "batch_size", "limit", "seed", "device", "pretrained", "out_dir"]
+COMMON_FIGURES = {"epochs", "seconds", "images_per_second", "device", "dataset"}
+FIGURES = {
+    "02_vae": {"test_loss", "test_reconstruction", "test_kl"},
+    "04_gan": {f"{part}_{figure}" for part in ("mlp", "dcgan") for figure in ("d_loss", "g_loss", "d_real", "d_fake")},
+    "05_wgan": {"critic_loss", "wasserstein_estimate", "max_abs_weight"},
+}
+# less than quick.yml, for runs that must end well but need not show anything
+TINY = {"dataset": "digits", "limit": 256, "epochs": 1, "dcgan_epochs": 1, "snapshot_every": 2, "device": "cpu"}
+TIMES = ("seconds", "images_per_second")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def tiny_parameters(path, **more):
+    """Return TINY, and more, as arguments for papermill, without what the lab does not have."""
+    names = re.findall(r"^(\w+):", parameters_cell(path).source, flags=re.M)
+    return [word for name, value in {**TINY, **more}.items() if name in names for word in ("-p", name, str(value))]
+
+
+def parameters_cell(path):
+    [cell] = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
+    return cell
+
+
+def test_the_labs_are_there():
+    assert {path.stem for path in NOTEBOOKS} >= set(FIGURES)
+
+
+# ------------------------------------------------------------------------------------------- form
+
+@each_notebook
+def test_a_notebook_is_small_valid_and_of_readable_length(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 1_000_000
+    assert 30 <= len(notebook.cells) <= 50
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert max(cell.source.count("\n") + 1 for cell in code_cells(path)) <= 40
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+@each_notebook
+def test_headings_are_in_order(path):
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    levels = [len(hashes) for hashes in re.findall(r"^(#+) ", "\n".join(cells), flags=re.M)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(deeper <= level + 1 for level, deeper in zip(levels, levels[1:]))
+
+
+@each_notebook
+def test_a_notebook_is_committed_executed_without_error_and_without_traces(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    text = json.dumps([{k: v for k, v in output.get("data", {}).items() if k != "image/png"} or output.get("text", "")
+                       for output in outputs])
+    assert not re.search(r"/(home|root|tmp|work|Users|runner)/", text) and str(PROJECT_ROOT) not in text
+
+
+@each_notebook
+def test_the_parameters_are_literals_with_type_and_meaning(path):
+    cell = parameters_cell(path)
+    names = []
+    for line, node in zip(cell.source.splitlines(), ast.parse(cell.source).body, strict=True):
+        assert isinstance(node, ast.AnnAssign) and isinstance(ast.literal_eval(node.value), (str, int, float, bool, type(None)))
+        assert re.search(r"  # \w", line), line
+        names.append(node.target.id)
+    assert names[:len(COMMON)] == COMMON
+
+
+@each_notebook
+def test_marked_cells_are_executed_and_say_something(path):
+    marked = [cell for cell in code_cells(path) if "nbval-check-output" in tags(cell)]
+    assert len(marked) >= 3
+    for cell in marked:
+        assert cell.execution_count and any(output.get("text") for output in cell.outputs), cell.id
+
+
+@each_notebook
+def test_the_last_cell_reports_the_figures(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[-1].source.startswith("show_results(")
+    results = find_results(notebook)
+    assert set(results) >= COMMON_FIGURES | FIGURES.get(path.stem, set())
+    assert results["dataset"] == "mnist", "the committed outputs are those of the lesson"
+
+
+def test_each_quick_setting_belongs_to_a_lab():
+    quick = yaml.safe_load((PROJECT_ROOT / "notebooks/quick.yml").read_text())
+    sources = [parameters_cell(path).source for path in NOTEBOOKS]
+    for name in quick:
+        assert any(re.search(rf"^{name}:", source, flags=re.M) for source in sources), name
+
+
+def test_the_committed_vae_reaches_its_target():
+    results = find_results(nbformat.read(PROJECT_ROOT / "notebooks/02_vae.ipynb", as_version=4))
+    assert results["architecture"] == "784-400-20" and results["epochs"] == 10
+    assert results["test_loss"] <= 105.9
+    assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-6)
+
+
+def test_the_committed_critic_never_left_the_clip():
+    results = find_results(nbformat.read(PROJECT_ROOT / "notebooks/05_wgan.ipynb", as_version=4))
+    assert 0.009 < results["max_abs_weight"] <= 0.01 * (1 + 1e-6)       # 0.01 as float32
+
+
+# ---------------------------------------------------------------------------------------- execution
+
+def prepare_copy(path, folder):
+    """Copy a notebook with tiny parameters and its stored outputs, as papermill makes it."""
+    copy = folder / path.name
+    done = command("papermill", path, copy, "--prepare-only", *tiny_parameters(path, out_dir=folder / "out"))
+    assert done.returncode == 0, done.stderr
+    return copy
+
+
+def validate(copy):
+    """Run nbval on a copy; return the finished process."""
+    return command("python", "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=300", "--rootdir", copy.parent,
+                   "-p", "no:cacheprovider", "-c", "/dev/null", copy)
+
+
+@each_notebook
+def test_nbval_executes_the_lab_and_compares_the_marked_cells(path, tmp_path):
+    done = validate(prepare_copy(path, tmp_path))
+    assert done.returncode == 0, done.stdout[-3000:]
+    passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
+    assert passed == len(code_cells(path)) + 1          # and the cell of injected parameters
+    assert list((tmp_path / "out").glob("*.png")) and list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_nbval_notices_a_changed_output(tmp_path):
+    copy = prepare_copy(PROJECT_ROOT / "notebooks/02_vae.ipynb", tmp_path)
+    notebook = nbformat.read(copy, as_version=4)
+    [cell] = [cell for cell in notebook.cells if cell.id == "kl-check"]
+    cell.outputs[0].text = cell.outputs[0].text.replace("1.1927", "1.1928")
+    nbformat.write(notebook, copy)
+    done = validate(copy)
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout[-3000:]
+
+
+@each_notebook
+def test_plain_papermill_runs_the_lab_as_the_readme_says(path, tmp_path):
+    done = command("papermill", f"notebooks/{path.name}", tmp_path / "out.ipynb", "--cwd", "notebooks",
+                   "-f", "notebooks/quick.yml", *tiny_parameters(path, out_dir=tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = find_results(nbformat.read(tmp_path / "out.ipynb", as_version=4))
+    assert results["dataset"] == "digits" and set(results) >= COMMON_FIGURES | FIGURES.get(path.stem, set())
+
+
+@each_notebook
+def test_the_same_seed_gives_the_same_figures(path, tmp_path):
+    results = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        done = command("labs", "run", path.stem, "--out", out, *tiny_parameters(path))
+        assert done.returncode == 0, done.stdout + done.stderr
+        results.append(json.loads((out / path.stem / "results.json").read_text()))
+    different = {name for name in results[0] if results[0][name] != results[1][name]}
+    assert different <= set(TIMES)
+    done = command("labs", "run", path.stem, "--out", tmp_path / "c", *tiny_parameters(path, seed=1))
+    other = json.loads((tmp_path / "c" / path.stem / "results.json").read_text())
+    assert {name for name in other if other[name] != results[0][name]} - set(TIMES), "another seed, the same figures"
+
+
+@each_notebook
+@pytest.mark.parametrize("name, value", [("epochs", 0), ("dataset", "mnits"), ("batch_size", 0), ("limit", -1)])
+def test_a_bad_value_stops_the_lab_before_any_training(path, tmp_path, name, value):
+    done = command("labs", "run", path.stem, "--out", tmp_path, *tiny_parameters(path, **{name: value}))
+    assert done.returncode == 1
+    run = json.loads((tmp_path / path.stem / "run.json").read_text())
+    assert run["error"].startswith("ValueError") and str(value) in run["error"] and name in run["error"]
+    executed = [cell for cell in code_cells(tmp_path / path.stem / path.name) if cell.execution_count]
+    assert len(executed) <= 6, "the error comes in the first cells"
+
+
+@needs_mnist
+def test_pretrained_weights_skip_the_training(tmp_path):
+    done = command("labs", "run", "02_vae", "--out", tmp_path, "-p", "pretrained", "true", "-p", "device", "cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "02_vae/results.json").read_text())
+    assert results["images_per_second"] is None and results["test_loss"] < 105.9

@@ -1,0 +1,79 @@
+"""The three lists of requirements agree, and the README's commands exist."""
+
+import re
+import tomllib
+
+import yaml
+from packaging.requirements import Requirement
+
+from labutils.paths import PROJECT_ROOT
+
+
+def constraints():
+    lines = (PROJECT_ROOT / "constraints.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def project():
+    return tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+
+
+def conda():
+    return yaml.safe_load((PROJECT_ROOT / "environment.yml").read_text())
+
+
+def requirements():
+    extras = project()["optional-dependencies"].values()
+    return [Requirement(text) for text in [*project()["dependencies"], *sum(extras, [])]]
+
+
+def test_constraints_are_exact_versions_without_addresses():
+    assert constraints()
+    for line in constraints():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+
+
+def test_each_requirement_is_pinned_to_a_version_that_it_allows():
+    pins = dict(line.lower().split("==") for line in constraints())
+    for requirement in requirements():
+        assert pins[requirement.name] in requirement.specifier, requirement
+
+
+def test_conda_has_the_same_pins_and_the_project_itself():
+    pip = conda()["dependencies"][-1]["pip"]
+    pins = {line for line in pip if "==" in line}
+    assert pins <= set(constraints())
+    assert {pin.split("==")[0] for pin in pins} == {requirement.name for requirement in requirements()}
+    assert pip[0] == "-c constraints.txt" and pip[-1] == "-e ."
+
+
+def test_conda_takes_a_python_that_the_project_supports():
+    python = next(d for d in conda()["dependencies"] if str(d).startswith("python="))
+    version = python.split("=")[1]
+    assert version in Requirement(f"python{project()['requires-python']}").specifier
+    workflow = yaml.safe_load((PROJECT_ROOT / ".github/workflows/test.yml").read_text())
+    assert version in workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+
+
+def test_the_packages_that_were_asked_for_are_there():
+    names = {requirement.name for requirement in requirements()}
+    asked = {"torch", "torchvision", "numpy", "matplotlib", "opencv-python-headless", "jupyterlab", "nbval", "papermill"}
+    assert asked <= names
+
+
+def test_the_commands_of_the_readme_exist():
+    readme = (PROJECT_ROOT / "README.md").read_text()
+    makefile = (PROJECT_ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^make ([a-z]+)", readme, flags=re.M))
+    assert {"labs", "test", "lab", "full"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    readme = (PROJECT_ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)\)", readme) + re.findall(r'src="([^"]+)"', readme)
+    local = [link for link in links if "://" not in link]
+    assert local
+    for link in local:
+        assert (PROJECT_ROOT / link).exists(), link
