@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from filelock import FileLock
+from PIL import Image, ImageOps
 
 from .paths import PROJECT_ROOT, make_dir, project_path
 
@@ -46,7 +47,7 @@ IDX_SOURCES = {
         "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965")),
     "kmnist": IdxSource("KMNIST"),
 }
-DATASETS = ("digits", *IDX_SOURCES)
+DATASETS = ("digits", "faces", *IDX_SOURCES, "celeba", "folder:PATH")
 
 
 # ---------------------------------------------------------------------------------------- loaders
@@ -91,8 +92,9 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
                 device="cpu", seed=0):
     """Return `(train, test)`, two `InMemoryLoader`s for the data set `name`.
 
-    name         one of `DATASETS`; "digits" comes with the project, the others are looked for in
-                 `data_dir`, $LABS_DATA_DIR and `data/`, and downloaded by torchvision if absent
+    name         one of `DATASETS`; "digits" and "faces" come with the project, "folder:PATH" takes any
+                 folder of pictures, and the others are looked for in `data_dir`, $LABS_DATA_DIR and
+                 `data/`, and downloaded by torchvision if absent
     batch_size   images in a batch
     limit        at most so many training images and at most so many test images; None: all
     image_range  (low, high), the values of black and white
@@ -108,7 +110,7 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
     if len(image_range) != 2 or not image_range[0] < image_range[1]:
         raise ValueError(f"image_range={image_range!r}: must be (low, high) with low < high, "
                          "for example (0, 1) or (-1, 1)")
-    images, labels, test_images, test_labels = load_dataset(name, data_dir)
+    images, labels, test_images, test_labels = load_dataset(name, data_dir, limit)
     train = InMemoryLoader(images[:limit].to(device), labels[:limit].to(device), batch_size,
                            image_range=image_range, shuffle=True, seed=seed)
     test = InMemoryLoader(test_images[:limit].to(device), test_labels[:limit].to(device),
@@ -116,13 +118,22 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
     return train, test
 
 
-def load_dataset(name, data_dir=None):
+def load_dataset(name, data_dir=None, limit=None):
     """Return `(images, labels, test_images, test_labels)` as CPU tensors.
 
-    Images are uint8 of shape (N, 1, 28, 28), labels int64 of shape (N,). Raises as `get_loaders`.
+    Images are uint8: (N, 1, 28, 28) for the sets in MNIST's format and "digits", (N, 1, 32, 32) for
+    "faces", (N, 3, 64, 64) for "celeba", (N, 1 or 3, 64, 64) for a folder. Labels are int64: classes
+    (N,), attributes (N, 40) for "celeba", zeros where there are none. `limit` spares the sets of
+    single files the reading of what is not asked for. Raises as `get_loaders`.
     """
     if name == "digits":
         return make_digits()
+    if name == "faces":
+        return make_faces()
+    if name == "celeba":
+        return load_celeba(data_dir, limit)
+    if isinstance(name, str) and name.startswith("folder:"):
+        return load_folder(project_path(name.removeprefix("folder:")), limit)
     if name not in IDX_SOURCES:
         raise ValueError(f"unknown data set {name!r}: dataset must be one of {', '.join(DATASETS)}")
     folder = find_idx(name, data_dir) or download_idx(name, data_dir)
@@ -291,3 +302,142 @@ def to_mnist_format(digit):
     """Average an 80x80 digit in 0..1 down to 20x20, inside a black frame: uint8 28x28."""
     box = cv2.resize(digit, (20, 20), interpolation=cv2.INTER_AREA)
     return np.pad((box * 255).round().astype(np.uint8), 4)
+
+
+# ------------------------------------------------------------------------------------ bundled faces
+
+@lru_cache(maxsize=1)
+def make_faces(n_train=80, side=32, seed=0):
+    """Make the data set "faces": 100 photographs of faces, grey, enlarged from 25x25 to 32x32.
+
+    They come with scikit-image (`skimage.data.lfw_subset`), which took them from Labeled Faces in the
+    Wild (G. B. Huang and others, University of Massachusetts Amherst, TR 07-49, 2007). Which 80 make
+    the training set is drawn with `seed`. Returns what `load_dataset` does.
+    """
+    from skimage.data import lfw_subset
+    faces = lfw_subset()[:100].astype(np.float32)           # what follows them is background
+    large = [cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC) for face in faces]
+    images = torch.from_numpy((np.stack(large).clip(0, 1) * 255).round().astype(np.uint8))[:, None]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    labels = torch.zeros(len(images), dtype=torch.long)
+    return images[order[:n_train]], labels[:n_train], images[order[n_train:]], labels[n_train:]
+
+
+# ------------------------------------------------------------------------------ folders of pictures
+
+PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+
+
+def load_folder(folder, limit=None, side=64):
+    """Load the pictures of a folder and of its subfolders, of any size and mode, as squares.
+
+    In the order of their paths the 1st, 11th, 21st, ... become the test set. Grey if all of them
+    are, else RGB. Files that cannot be read are named and skipped. Returns what `load_dataset` does;
+    with `limit` no more files are read than so many training images need. Raises `DatasetError`.
+    """
+    folder = Path(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS and path.is_file())
+    if not paths:
+        what = "holds no pictures" if folder.is_dir() else "does not exist"
+        raise DatasetError(f"the folder {folder} {what}; put files there ({', '.join(sorted(PICTURE_ENDINGS))}), "
+                           'or take dataset="faces", which comes with the project')
+    images = read_pictures(paths, None if limit is None else limit + limit // 9 + 1, side)
+    if len(images) < 2:
+        raise DatasetError(f"the folder {folder} holds {len(images)} readable picture(s) among {len(paths)} "
+                           "file(s): at least two are needed, one to train and one to test with")
+    if (images == images[..., :1]).all():
+        images = images[..., :1]
+    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    is_test = torch.arange(len(images)) % 10 == 0
+    labels = torch.zeros(len(images), dtype=torch.long)
+    return images[~is_test], labels[~is_test], images[is_test], labels[is_test]
+
+
+def read_pictures(paths, n_wanted=None, side=64):
+    """Read at most `n_wanted` pictures as uint8 (N, side, side, 3), RGB; say which files are skipped."""
+    images, skipped = [], []
+    for path in paths:
+        if len(images) == n_wanted:
+            break
+        image = read_picture(path)
+        if image is None:
+            skipped.append(path.name)
+        else:
+            images.append(to_square(image, side))
+    if skipped:
+        names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+        print(f"warning: {len(skipped)} file(s) skipped that cannot be read as pictures: {names}")
+    return np.stack(images) if images else np.empty((0, side, side, 3), np.uint8)
+
+
+def read_picture(path):
+    """Return a picture file as uint8 (H, W, 3), RGB, turned upright; None if it is not a whole one."""
+    try:
+        with Image.open(path) as picture:       # OpenCV would return half a picture for half a file
+            if picture.mode.startswith("I"):    # 16 bits; convert() would clip them at 255
+                picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def to_square(image, side):
+    """Cut the largest square out of the middle of (H, W, 3) and bring it to (side, side, 3)."""
+    height, width = image.shape[:2]
+    size = min(height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    way = cv2.INTER_AREA if size > side else cv2.INTER_CUBIC
+    return cv2.resize(image[top:top + size, left:left + size], (side, side), interpolation=way)
+
+
+# ------------------------------------------------------------------------------------------- CelebA
+
+def load_celeba(data_dir=None, limit=None, side=64):
+    """Load CelebA, RGB: 162,770 training and 19,962 test images with 40 attributes each, 0 or 1.
+
+    Z. Liu, P. Luo, X. Wang, X. Tang: Deep Learning Face Attributes in the Wild, ICCV 2015. As 64x64
+    pictures they take 2.2 GB of memory, and reading them some minutes: use `limit`. Returns what
+    `load_dataset` does; the attributes are in the files' order (15 eyeglasses, 31 smiling). Raises
+    `DatasetError`.
+    """
+    from torchvision.datasets import CelebA
+    root = find_celeba(data_dir) or download_celeba(data_dir)
+    parts = []
+    for split in ("train", "test"):
+        try:
+            source = CelebA(root, split=split, target_type="attr")
+            images = np.empty((min(limit or len(source), len(source)), side, side, 3), np.uint8)
+            for i in range(len(images)):
+                images[i] = to_square(np.asarray(source[i][0].convert("RGB")), side)
+        except (OSError, RuntimeError) as error:
+            raise DatasetError(f"the copy of CelebA in {root / 'celeba'} is damaged or not complete ({error}); delete "
+                               'it to fetch the set again, or take dataset="faces"') from error
+        parts += [torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), source.attr[:len(images)].long()]
+    return tuple(parts)
+
+
+def find_celeba(data_dir=None):
+    """Return the first folder with a subfolder `celeba` that holds the attributes and pictures, or None."""
+    return next((root for root in data_dirs(data_dir) if (root / "celeba/list_attr_celeba.txt").is_file()
+                 and (root / "celeba/img_align_celeba").is_dir()), None)
+
+
+def download_celeba(data_dir=None):
+    """Let torchvision download CelebA (1.4 GB); return the folder above it. Raises `DatasetError`."""
+    from torchvision.datasets import CelebA
+    root = data_dirs(data_dir)[0]
+    failed = (f"the data set 'celeba' is neither in {' nor in '.join(map(str, data_dirs(data_dir)))} nor can it be "
+              'downloaded ({}); take dataset="faces", which comes with the project, or put the files into '
+              f"{root / 'celeba'}")
+    if not any_answers(["https://drive.google.com"]):
+        raise DatasetError(failed.format("no server answers"))
+    try:
+        make_dir(root)
+        with FileLock(root / ".celeba.lock"):
+            if not find_celeba(root):
+                with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as part:
+                    CelebA(part, download=True)
+                    os.replace(Path(part) / "celeba", root / "celeba")
+    except (OSError, RuntimeError, ImportError) as error:
+        raise DatasetError(failed.format(error)) from error
+    return root

@@ -334,3 +334,200 @@ def test_a_damaged_copy_of_mnist_is_noticed(tmp_path, monkeypatch, how):
         (folder / file).write_bytes(content)
     with pytest.raises(DatasetError, match=f"{FILES[2]} is truncated or altered"):
         get_loaders("mnist", data_dir=tmp_path)
+
+
+# ------------------------------------------------------------------------------------------- faces
+
+def test_faces_are_those_of_scikit_image_split_by_seed():
+    import cv2
+    from skimage.data import lfw_subset
+    images, labels, test_images, test_labels = load_dataset("faces")
+    assert images.shape == (80, 1, 32, 32) and test_images.shape == (20, 1, 32, 32) and images.dtype == torch.uint8
+    assert not labels.any() and labels.shape == (80,) and test_labels.shape == (20,)
+    small = [cv2.resize(face[0], (25, 25), interpolation=cv2.INTER_AREA).ravel() for face in torch.cat([images, test_images]).numpy()]
+    near = np.corrcoef(small, lfw_subset()[:100].reshape(100, -1))[:100, 100:]
+    assert near.max(axis=1).min() > 0.95
+    assert sorted(near.argmax(axis=1)) == list(range(100)), "each face once, none of the background"
+    assert (near.argmax(axis=1) != np.arange(100)).any(), "the order is drawn"
+
+
+def test_faces_are_served_like_the_other_sets():
+    train, test = get_loaders("faces", 16, limit=30)
+    assert [len(labels) for _, labels in train] == [16, 14] and test.n_images == 20
+    images, _ = next(iter(train))
+    assert images.shape == (16, 1, 32, 32) and 0 <= images.min() < images.max() <= 1
+
+
+# ------------------------------------------------------------------------------ folders of pictures
+
+def write_picture(path, array):
+    from PIL import Image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def album(tmp_path):
+    """A folder with 20 grey pictures of mixed sizes; picture i has the grey value 10 i."""
+    for i in range(20):
+        write_picture(tmp_path / "album" / f"{i:02d}.png", np.full((20 + 7 * i, 90 - i), 10 * i, np.uint8))
+    return tmp_path / "album"
+
+
+def values(images):
+    return (images[:, 0, 32, 32] // 10).tolist()
+
+
+def test_every_tenth_file_of_a_folder_is_for_the_test(album):
+    images, labels, test_images, _ = load_dataset(f"folder:{album}")
+    assert images.shape == (18, 1, 64, 64) and test_images.shape == (2, 1, 64, 64)
+    assert values(test_images) == [0, 10] and values(images) == [*range(1, 10), *range(11, 20)]
+    assert not labels.any() and labels.dtype == torch.int64
+
+
+def test_subfolders_belong_to_a_folder_and_other_files_do_not(album):
+    write_picture(album / "z" / "20.JPG", np.full((8, 8), 200, np.uint8))
+    (album / "notes.txt").write_text("no picture")
+    images, _, test_images, _ = load_dataset(f"folder:{album}")
+    assert len(images) == 18 and values(test_images) == [0, 10, 20]
+
+
+def test_one_picture_in_colour_makes_a_folder_rgb(album):
+    red = np.zeros((50, 70, 3), np.uint8)
+    red[..., 0] = 255
+    write_picture(album / "01.png", red)
+    images = load_dataset(f"folder:{album}")[0]
+    assert images.shape == (18, 3, 64, 64)
+    assert images[0, :, 5, 5].tolist() == [255, 0, 0] and images[1, :, 5, 5].tolist() == [20, 20, 20]
+
+
+@pytest.mark.parametrize("mode, grey", [("1", True), ("L", True), ("LA", True), ("P", False), ("RGBA", False),
+                                        ("CMYK", False), ("I;16", True)])
+def test_modes_of_pictures(tmp_path, mode, grey):
+    from PIL import Image
+    array = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (70, 1))
+    picture = Image.fromarray(array.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(array)
+    if mode not in ("L", "I;16"):
+        colour = Image.fromarray(np.stack([array, array[:, ::-1], array], axis=2))
+        picture = (picture if grey else colour).convert(mode)
+    for name in "ab":
+        picture.save(tmp_path / f"{name}.{'tif' if mode == 'CMYK' else 'png'}")
+    images = load_dataset(f"folder:{tmp_path}")[0]
+    assert images.shape == (1, 1 if grey else 3, 64, 64)
+    assert images[0, 0, 32, 2] < 60 and images[0, 0, 32, -3] > 195
+
+
+def test_the_middle_of_a_picture_is_kept(tmp_path):
+    wide = np.zeros((100, 300), np.uint8)
+    wide[:, 100:200] = 255
+    for name in "ab":
+        write_picture(tmp_path / f"{name}.png", wide)
+        write_picture(tmp_path / f"{name}2.png", wide.T.copy())
+    images, _, test_images, _ = load_dataset(f"folder:{tmp_path}")
+    assert (torch.cat([images, test_images]) == 255).all()
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    from PIL import Image
+    picture = Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 40)[:, None].repeat(80, axis=1))
+    exif = Image.Exif()
+    exif[0x0112] = 3        # turned by 180 degrees
+    for name in "ab":
+        picture.save(tmp_path / f"{name}.png", exif=exif)
+    image = load_dataset(f"folder:{tmp_path}")[0][0, 0]
+    assert image[5, 32] == 255 and image[-5, 32] == 0
+
+
+def test_unreadable_files_are_counted_named_and_skipped(album, capsys):
+    (album / "03.png").write_bytes(b"no picture at all")
+    (album / "04.png").write_bytes(b"")
+    whole = (album / "05.png").read_bytes()
+    (album / "05.png").write_bytes(whole[:len(whole) // 2])
+    images, _, test_images, _ = load_dataset(f"folder:{album}")
+    assert len(images) + len(test_images) == 17
+    assert "3 file(s) skipped" in (said := capsys.readouterr().out) and "03.png, 04.png, 05.png" in said
+
+
+@pytest.mark.parametrize("prepare, parts", [
+    (lambda folder: None, ["does not exist"]),
+    (lambda folder: folder.mkdir(), ["holds no pictures", 'dataset="faces"']),
+    (lambda folder: (folder.mkdir(), (folder / "a.png").write_bytes(b"x")), ["0 readable", "at least two"]),
+    (lambda folder: write_picture(folder / "a.png", np.zeros((9, 9), np.uint8)), ["1 readable", "at least two"]),
+])
+def test_a_folder_without_pictures_is_named(tmp_path, prepare, parts, capsys):
+    folder = tmp_path / "empty"
+    prepare(folder)
+    with pytest.raises(DatasetError) as error:
+        get_loaders(f"folder:{folder}")
+    assert all(part in str(error.value) for part in [str(folder), *parts])
+
+
+def test_limit_spares_the_reading_of_files(album, monkeypatch):
+    read = []
+    original = data.read_picture
+    monkeypatch.setattr(data, "read_picture", lambda path: read.append(path) or original(path))
+    train, test = get_loaders(f"folder:{album}", limit=9)
+    assert len(read) == 11 and values(train.images) == list(range(1, 10)) and values(test.images) == [0, 10]
+    read.clear()
+    assert get_loaders(f"folder:{album}", limit=1)[0].n_images == 1 and len(read) == 2
+
+
+# ------------------------------------------------------------------------------------------ CelebA
+
+@pytest.fixture
+def celeba(tmp_path, monkeypatch):
+    """Nine pictures in CelebA's layout, read by torchvision's own class with its checksums put aside."""
+    from torchvision.datasets import CelebA
+    monkeypatch.setattr(CelebA, "file_list", [(id_, None, name) for id_, _, name in CelebA.file_list])
+    monkeypatch.setattr(data, "PROJECT_ROOT", tmp_path / "project")
+    monkeypatch.delenv("LABS_DATA_DIR", raising=False)
+    folder = tmp_path / "celeba"
+    names = [f"{i:06d}.jpg" for i in range(1, 10)]
+    for i, name in enumerate(names):
+        write_picture(folder / "img_align_celeba" / name, np.full((218, 178, 3), (20 * i, 100, 200), np.uint8))
+    split = [0, 0, 0, 0, 0, 1, 2, 2, 2]
+    (folder / "list_eval_partition.txt").write_text("".join(f"{n} {s}\n" for n, s in zip(names, split)))
+    (folder / "identity_CelebA.txt").write_text("".join(f"{n} 1\n" for n in names))
+    for file, columns in (("list_bbox_celeba", 4), ("list_landmarks_align_celeba", 10), ("list_attr_celeba", 40)):
+        header = " ".join(f"column_{c}" for c in range(columns))
+        rows = [" ".join([n, *("1" if (i + c) % 2 else "-1" for c in range(columns))]) for i, n in enumerate(names)]
+        (folder / f"{file}.txt").write_text("\n".join(["9", header, *rows]) + "\n")
+    return tmp_path
+
+
+def test_celeba_through_torchvision_with_its_attributes(celeba):
+    images, labels, test_images, test_labels = load_dataset("celeba", celeba)
+    assert images.shape == (5, 3, 64, 64) and test_images.shape == (3, 3, 64, 64)
+    assert labels.shape == (5, 40) and test_labels.shape == (3, 40) and labels.dtype == torch.int64
+    assert labels[:, 0].tolist() == [0, 1, 0, 1, 0] and test_labels[0, :4].tolist() == [0, 1, 0, 1]
+    assert (images[:, :, 32, 32].long() - torch.tensor([[20 * i, 100, 200] for i in range(5)])).abs().max() <= 6   # JPEG
+    train, test = get_loaders("celeba", 2, data_dir=celeba, limit=3)
+    assert [labels.shape for _, labels in train] == [(2, 40), (1, 40)] and test.n_images == 3
+
+
+def test_a_damaged_celeba_is_named(celeba):
+    (celeba / "celeba" / "img_align_celeba" / "000002.jpg").write_bytes(b"")
+    with pytest.raises(DatasetError, match='damaged or not complete.*dataset="faces"'):
+        load_dataset("celeba", celeba)
+
+
+def test_without_celeba_and_a_network_the_bundled_faces_are_named(celeba, monkeypatch):
+    monkeypatch.setattr(data, "any_answers", lambda urls: False)
+    with pytest.raises(DatasetError, match='no server answers.*dataset="faces"'):
+        load_dataset("celeba", celeba / "elsewhere")
+
+
+def test_celeba_is_downloaded_whole_or_not_at_all(celeba, monkeypatch):
+    from torchvision.datasets import CelebA
+    monkeypatch.setattr(data, "any_answers", lambda urls: True)
+
+    def broken(self):
+        shutil.copytree(celeba / "celeba", f"{self.root}/celeba")
+        raise RuntimeError("the server hung up")
+    monkeypatch.setattr(CelebA, "download", broken)
+    target = celeba / "new"
+    with pytest.raises(DatasetError, match="hung up"):
+        load_dataset("celeba", target)
+    assert [path.name for path in target.iterdir()] == [".celeba.lock"]
+    monkeypatch.setattr(CelebA, "download", lambda self: shutil.copytree(celeba / "celeba", f"{self.root}/celeba"))
+    assert load_dataset("celeba", target)[0].shape == (5, 3, 64, 64)
