@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 
 import pytest
@@ -6,6 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from labutils import CheckpointError, find_pretrained, load_checkpoint, save_checkpoint
+from labutils.checkpoints import PRETRAINED_DIR
 
 
 def network(hidden=8):
@@ -119,3 +121,12 @@ def test_find_pretrained(tmp_path, monkeypatch):
     assert find_pretrained("lab") is None
     path = save_checkpoint(tmp_path / "lab.safetensors", config={}, net=network())
     assert find_pretrained("lab") == path
+
+
+def test_the_shipped_weights_are_those_of_the_card():
+    card = (PRETRAINED_DIR / "README.md").read_text()
+    files = sorted(PRETRAINED_DIR.glob("*.safetensors"))
+    assert len(files) == card.count("| `") and sum(path.stat().st_size for path in files) < 25e6
+    for path in files:
+        [line] = [line for line in card.splitlines() if line.startswith(f"| `{path.stem}` |")]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in line, path.name

@@ -15,12 +15,15 @@ from labutils.paths import PROJECT_ROOT
 COMMON = ["dataset", "data_dir", "epochs", "batch_size", "limit", "seed", "device", "pretrained", "out_dir"]
 COMMON_FIGURES = {"epochs", "seconds", "images_per_second", "device", "dataset"}
 FIGURES = {
+    "01_autoencoder": {"pca_error", "mlp_error", "conv_error", "linear_ratio_2", "linear_ratio_8", "linear_ratio_32"},
     "02_vae": {"test_loss", "test_reconstruction", "test_kl"},
+    "03_conv_vae": {"test_loss", "test_reconstruction", "test_kl", "faces_train_loss", "faces_test_loss"},
     "04_gan": {f"{part}_{figure}" for part in ("mlp", "dcgan") for figure in ("d_loss", "g_loss", "d_real", "d_fake")},
     "05_wgan": {"critic_loss", "wasserstein_estimate", "max_abs_weight"},
 }
 # less than quick.yml, for runs that must end well but need not show anything
-TINY = {"dataset": "digits", "limit": 256, "epochs": 1, "dcgan_epochs": 1, "snapshot_every": 2, "device": "cpu"}
+TINY = {"dataset": "digits", "limit": 256, "epochs": 1, "dcgan_epochs": 1, "snapshot_every": 2,
+        "sweep_images": 300, "sweep_epochs": 1, "faces_epochs": 2, "device": "cpu"}
 TIMES = ("seconds", "images_per_second")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -117,6 +120,12 @@ def test_the_committed_vae_reaches_its_target():
     assert results["architecture"] == "784-400-20" and results["epochs"] == 10
     assert results["test_loss"] <= 105.9
     assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-6)
+
+
+def test_the_committed_linear_autoencoders_reach_pca():
+    results = find_results(nbformat.read(PROJECT_ROOT / "notebooks/01_autoencoder.ipynb", as_version=4))
+    for k in (2, 8, 32):
+        assert results[f"linear_ratio_{k}"] == pytest.approx(1, abs=0.05)
 
 
 def test_the_committed_critic_never_left_the_clip():

@@ -1,0 +1,200 @@
+"""The definitions of lab 05, taken from the notebook, against second sources."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import cell_source, definitions
+from scipy import stats
+from torch import nn
+
+from labutils import seed_everything
+
+lab = definitions("05_wgan")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    seed_everything(0)
+
+
+def histograms(n=40, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.ones(n), size=2)
+
+
+# --------------------------------------------------------------------------------------- distances
+
+def test_kl_agrees_with_scipy_and_is_infinite_off_the_support():
+    p, q = histograms()
+    assert lab.kl(p, q) == pytest.approx(stats.entropy(p, q))
+    assert lab.kl(np.array([0.5, 0.5]), np.array([1.0, 0.0])) == math.inf
+    assert lab.kl(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(math.log(2))
+
+
+def test_js_goes_through_the_mixture_and_is_bounded_by_log_2():
+    p, q = histograms()
+    m = (p + q) / 2
+    assert lab.js(p, q) == pytest.approx(0.5 * stats.entropy(p, m) + 0.5 * stats.entropy(q, m))
+    assert lab.js(p, q) == pytest.approx(lab.js(q, p))
+    assert lab.js(np.array([1.0, 0]), np.array([0, 1.0])) == pytest.approx(math.log(2))
+
+
+def test_wasserstein_agrees_with_scipy_also_on_uneven_positions():
+    p, q = histograms()
+    positions = np.sort(np.random.default_rng(1).normal(size=40))
+    assert lab.wasserstein(positions, p, q) == pytest.approx(stats.wasserstein_distance(positions, positions, p, q))
+
+
+def test_the_dual_equals_the_primal_and_its_critic_is_1_lipschitz():
+    p, q = histograms(30)
+    positions = np.linspace(0, 3, 30)
+    value, f = lab.dual_wasserstein(positions, p, q)
+    assert value == pytest.approx(lab.wasserstein(positions, p, q))
+    assert value == pytest.approx((p - q) @ f)
+    assert np.abs(np.diff(f) / np.diff(positions)).max() <= 1 + 1e-9
+
+
+def test_wasserstein_of_points_on_a_line_agrees_with_scipy():
+    a, b = np.random.default_rng(0).normal(size=(2, 60, 1)) * [[[1]], [[2]]]
+    assert lab.wasserstein_of_points(a, b) == pytest.approx(stats.wasserstein_distance(a[:, 0], b[:, 0]))
+
+
+@pytest.mark.parametrize("theta", [0.1, -0.5, 1.0])
+def test_parallel_lines(theta):
+    space = vars(lab)
+    space["columns"], space["heights"] = np.linspace(-1, 1, 41), np.linspace(0, 1, 50)
+    p, q = lab.line_histogram(0), lab.line_histogram(theta)
+    assert lab.kl(p, q) == math.inf and lab.js(p, q) == pytest.approx(math.log(2))
+    assert lab.wasserstein_of_points(lab.line_points(0), lab.line_points(theta)) == pytest.approx(abs(theta))
+
+
+# ---------------------------------------------------------------------------------------- networks
+
+def test_networks():
+    critic, generator = lab.Critic(), lab.Generator(100)
+    pictures = generator(torch.randn(7, 100))
+    assert pictures.shape == (7, 1, 28, 28) and -1 <= pictures.min() < 0 < pictures.max() <= 1
+    assert critic(pictures).shape == (7, 1)
+    widths = [layer.out_features for layer in critic if isinstance(layer, nn.Linear)]
+    assert widths == [64, 128, 1]
+    assert isinstance(list(critic)[-1], nn.Linear), "the critic has no sigmoid"
+    assert [layer.out_features for layer in generator if isinstance(layer, nn.Linear)] == [64, 256, 512, 784]
+    assert sum(p.numel() for p in critic.parameters()) == 784 * 64 + 64 + 64 * 128 + 128 + 128 + 1
+    assert sum(p.numel() for p in generator.parameters()) == (
+        100 * 64 + 64 * 256 + 256 * 512 + 512 * 784 + 3 * (64 + 256 + 512) + 784)
+
+
+def test_a_critic_can_score_below_zero_and_above_one():
+    critic = lab.Critic()
+    critic[-1].bias.data.fill_(5.0)
+    assert (critic(torch.zeros(1, 1, 28, 28)) > 1).all()
+
+
+def test_data_and_generator_share_one_range():
+    space = vars(definitions("05_wgan")) | {"dataset": "digits", "limit": 64, "device": "cpu", "show": lambda _: None}
+    exec(cell_source("05_wgan", "data"), space)
+    x = torch.cat([x for x, _ in space["train_loader"]])
+    assert x.min() == -1 and x.max() == 1
+    assert isinstance(lab.Generator()[-2], nn.Tanh)
+
+
+# ------------------------------------------------------------------------------------------- steps
+
+def test_the_critics_loss_is_minus_the_difference_of_means():
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    x, fake = torch.randn(6, 4), torch.randn(3, 4)
+    estimate = critic(x).sum() / 6 - critic(fake).sum() / 3
+    torch.testing.assert_close(lab.critic_loss(critic, x, fake), -estimate)
+
+
+def test_every_critic_step_ends_inside_the_clip():
+    critic = lab.Critic()
+    optimizer = torch.optim.RMSprop(critic.parameters(), lr=5e-3)       # large steps leave the box at once
+    for _ in range(5):
+        lab.update_critic(critic, optimizer, torch.rand(8, 1, 28, 28), -torch.rand(8, 1, 28, 28), 0.01)
+        assert all(p.abs().max() <= 0.01 for p in critic.parameters())
+    assert lab.max_abs_weight(critic).item() == pytest.approx(0.01)
+
+
+def test_a_critic_step_raises_the_estimate_and_returns_the_one_before():
+    critic = lab.Critic()
+    lab.clip_weights(critic, 0.01)
+    x, fake = torch.rand(32, 1, 28, 28), -torch.rand(32, 1, 28, 28)
+    optimizer = torch.optim.RMSprop(critic.parameters(), lr=5e-5)
+    before = -lab.critic_loss(critic, x, fake)
+    estimates = [lab.update_critic(critic, optimizer, x, fake, 0.01) for _ in range(60)]
+    torch.testing.assert_close(estimates[0], before.detach())
+    assert estimates[-1] > estimates[0] and estimates[-1] > 0 and not estimates[-1].requires_grad
+
+
+def test_gradients_of_the_critic_do_not_pile_up():
+    critic = lab.Critic()
+    optimizer = torch.optim.SGD(critic.parameters(), lr=0.0)
+    x, fake = torch.rand(8, 1, 28, 28), -torch.rand(8, 1, 28, 28)
+    norms = []
+    for _ in range(2):
+        lab.update_critic(critic, optimizer, x, fake, 1.0)
+        norms.append(critic[1].weight.grad.norm().item())
+    assert norms[0] == norms[1] > 0
+
+
+def test_a_generator_step_raises_the_score_and_leaves_the_critic_alone():
+    critic, generator, z = lab.Critic(), lab.Generator(10), torch.randn(32, 10)
+    before = [p.clone() for p in critic.parameters()]
+    optimizer = torch.optim.RMSprop(generator.parameters(), lr=1e-3)
+    score = critic(generator(z)).mean().item()
+    losses = [lab.update_generator(generator, critic, optimizer, z) for _ in range(10)]
+    assert losses[0].item() == pytest.approx(-score, rel=1e-4) and not losses[0].requires_grad
+    assert critic(generator(z)).mean() > score, "the generated pictures please the critic more than before"
+    for p, q in zip(before, critic.parameters()):
+        assert torch.equal(p, q) and q.grad is None and q.requires_grad
+
+
+def test_fakes_for_the_critic_carry_no_graph():
+    lab.device = torch.device("cpu")
+    generator = lab.Generator(lab.latent_dim)
+    fakes = lab.draw_fakes(generator, 6)
+    assert fakes.shape == (6, 1, 28, 28) and not fakes.requires_grad and fakes.dtype == torch.float32
+    assert all(p.grad is None for p in generator.parameters())
+
+
+def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves_the_box(tmp_path):
+    space = definitions("05_wgan")
+    counts = {"critic": 0, "generator": 0}
+    update_critic, update_generator = space.update_critic, space.update_generator
+
+    def counting_critic(critic, *arguments):
+        estimate = update_critic(critic, *arguments)
+        counts["critic"] += 1
+        assert max(p.abs().max() for p in critic.parameters()) <= 0.01
+        return estimate
+
+    def counting_generator(*arguments):
+        counts["generator"] += 1
+        assert counts["critic"] == 5 * counts["generator"]
+        return update_generator(*arguments)
+    space.update_critic, space.update_generator = counting_critic, counting_generator
+    space.epochs, space.batch_size, space.device, space.out_dir = 2, 16, torch.device("cpu"), tmp_path
+    space.image_range = (-1, 1)
+    train, _ = space.get_loaders("digits", 16, limit=200, image_range=(-1, 1))      # the last batch is shorter
+    history, sheets = space.fit(space.Critic(), space.Generator(100), train, torch.randn(25, 100))
+    assert counts == {"critic": 26, "generator": 5}
+    assert history["max_abs_weight"] == pytest.approx(0.01) and len(history["wasserstein_estimate"]) == 2
+    assert sheets[2].shape == (140, 140) and (tmp_path / "samples_epoch_002.png").exists()
+
+
+# ----------------------------------------------------------------------------------------- results
+
+def test_slopes_of_a_linear_critic_are_its_weight():
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
+    slopes = lab.slopes(critic, torch.rand(5, 1, 28, 28))
+    torch.testing.assert_close(slopes, critic[1].weight.detach().norm().expand(5))
+
+
+def test_along_the_arc_keeps_the_length():
+    a, b = torch.randn(2, 1, 100)
+    a, b = 10 * a / a.norm(), 10 * b / b.norm()
+    walk = lab.along_the_arc(a, b, n=9)
+    torch.testing.assert_close(walk.norm(dim=1), torch.full((9,), 10.0))
+    torch.testing.assert_close(walk[[0, -1]], torch.cat([a, b]), rtol=1e-4, atol=1e-4)
