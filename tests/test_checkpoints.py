@@ -126,7 +126,7 @@ def test_find_pretrained(tmp_path, monkeypatch):
 def test_the_shipped_weights_are_those_of_the_card():
     card = (PRETRAINED_DIR / "README.md").read_text()
     files = sorted(PRETRAINED_DIR.glob("*.safetensors"))
-    assert len(files) == card.count("| `") and sum(path.stat().st_size for path in files) < 25e6
+    assert len(files) == card.count("\n| `") and sum(path.stat().st_size for path in files) < 25e6
     for path in files:
         [line] = [line for line in card.splitlines() if line.startswith(f"| `{path.stem}` |")]
         assert hashlib.sha256(path.read_bytes()).hexdigest() in line, path.name
