@@ -1,0 +1,295 @@
+"""Draw the diagrams of the labs, img/*.svg (`python img/diagrams.py`). Needs the standard library only."""
+
+import math
+import random
+import re
+from itertools import accumulate
+from pathlib import Path
+
+WIDTH = 680
+CARD, EDGE, GUIDE, INK, SOFT = "#fbfbf8", "#d0d0ca", "#8b9098", "#1f2328", "#57606a"
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+FONT = "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
+LINE, GRADIENT, BOLD = 2, ' stroke-dasharray="6 4"', ' font-weight="bold"'
+THREE = "M-13-12C-6-20 10-20 11-10C12-2 2-1-2-1C5-1 14 1 13 9C12 20-6 20-14 12"
+EIGHT = "M2-2C-12-7-10-18 1-18C12-18 12-7 2-2C-14 4-12 18 0 18C13 18 13 4 2-2"
+
+
+def write(name, height, title, description, body):
+    """Put the parts on a light card, which reads on any ground, and save them."""
+    heads = "".join(
+        f'<marker id="{name}-{colour[1:]}" viewBox="0 0 10 10" refX="6" refY="5" markerWidth="10" markerHeight="10"'
+        f' markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0.5L10 5L0 9.5z" fill="{colour}"/></marker>\n'
+        for colour in (INK, VERMILION, GREEN, BLUE) if f"url(#NAME-{colour[1:]})" in "".join(body))
+    content = "\n".join(body).replace("NAME-", f"{name}-")
+    Path(__file__).with_name(f"{name}.svg").write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+        f' role="img" aria-labelledby="{name}-title {name}-desc" font-family="{FONT}" font-size="16" fill="{INK}">\n'
+        f'<title id="{name}-title">{title}</title>\n<desc id="{name}-desc">{description}</desc>\n'
+        f"<defs>\n{heads}</defs>\n"
+        f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="12" fill="{CARD}" stroke="{EDGE}"/>\n'
+        f"{content}\n</svg>\n", encoding="utf-8")
+
+
+def text(x, y, words, size=16, anchor="middle", more=""):
+    """Write a line; *letters* between stars are italic."""
+    words = re.sub(r"\*(.+?)\*", r'<tspan font-style="italic">\1</tspan>', str(words))
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}"{more}>{words}</text>'
+
+
+def note(x, y, words, anchor="middle"):
+    """Write a smaller line in grey."""
+    return text(x, y, words, 14, anchor, f' fill="{SOFT}"')
+
+
+def box(x, y, width, height, colour, words="", radius=8):
+    """Draw a rounded box around its centre (x, y)."""
+    shape = (f'<rect x="{x - width / 2:g}" y="{y - height / 2:g}" width="{width}" height="{height}" rx="{radius}"'
+             f' fill="{colour}" fill-opacity="0.18" stroke="{colour}" stroke-width="{LINE}"/>')
+    return shape + (text(x, y + 5.5, words) if words else "")
+
+
+def rounded(corners, radius=8):
+    """Return the path of a polygon with rounded corners."""
+    path = ""
+    for before, corner, after in zip(corners[-1:] + corners, corners, corners[1:] + corners[:1]):
+        (x0, y0), (x1, y1) = ((corner[0] + (end[0] - corner[0]) * radius / math.dist(corner, end),
+                               corner[1] + (end[1] - corner[1]) * radius / math.dist(corner, end))
+                              for end in (before, after))
+        path += f"{'L' if path else 'M'}{x0:.1f} {y0:.1f}Q{corner[0]:g} {corner[1]:g} {x1:.1f} {y1:.1f}"
+    return path + "z"
+
+
+def network(x, y, width, left, right, colour, words):
+    """Draw a network as a box whose height goes from `left` to `right`."""
+    a, b, w = left / 2, right / 2, width / 2
+    shape = rounded([(x - w, y - a), (x + w, y - b), (x + w, y + b), (x - w, y + a)])
+    return (f'<path d="{shape}" fill="{colour}" fill-opacity="0.18" stroke="{colour}" stroke-width="{LINE}"/>'
+            + text(x, y + 5.5, words))
+
+
+def picture(x, y, path=THREE, soft=False):
+    """Draw a tile with a digit; a soft one is a little blurred, as a reconstruction is."""
+    blur = '<filter id="NAME-blur"><feGaussianBlur stdDeviation="1.6"/></filter>' if soft else ""
+    more = ' filter="url(#NAME-blur)"' if soft else ""
+    return (f'<g transform="translate({x:g} {y:g})">{blur}<rect x="-30" y="-30" width="60" height="60" rx="8"'
+            f' fill="{INK}"/><path d="{path}" fill="none" stroke="#fff" stroke-width="5" stroke-linecap="round"'
+            f' stroke-linejoin="round"{more}/></g>')
+
+
+def arrow(path, colour=INK, more=""):
+    """Draw a line with a head at its end; the point reaches 4 beyond the path."""
+    return (f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{LINE}" stroke-linejoin="round"{more}'
+            f' marker-end="url(#NAME-{colour[1:]})"/>')
+
+
+def cross(x, y):
+    """Mark the place where a gradient ends."""
+    return (f'<path d="M{x - 6} {y - 6}l12 12m0-12l-12 12" stroke="{VERMILION}" stroke-width="3"'
+            ' stroke-linecap="round"/>')
+
+
+def autoencoder():
+    """Picture, encoder, code, decoder, reconstruction; the loss compares both ends."""
+    y = 122
+    body = [note(70, 32, "picture"), note(340, 32, "code"), note(610, 32, "reconstruction"),
+            text(70, 56, "*x*", 18), text(340, 56, "*z*", 18), text(610, 56, "*x̂*", 18),
+            picture(70, y), picture(610, y, soft=True), box(340, y, 28, 52, ORANGE),
+            network(210, y, 128, 120, 52, BLUE, "encoder"), network(470, y, 128, 52, 120, GREEN, "decoder"),
+            *(arrow(f"M{x} {y}h26") for x in (108, 282, 362, 542)),
+            box(340, 224, 190, 44, VERMILION, "loss = ‖*x* − *x̂*‖²"),
+            arrow("M70 160V224H237", VERMILION), arrow("M610 160V224H443", VERMILION)]
+    write("autoencoder", 268, "Autoencoder", "A picture x goes through the encoder to a narrow code z and through the "
+          "decoder to the reconstruction x-hat. The loss is the squared distance between x and x-hat.", body)
+
+
+def vae():
+    """As the autoencoder, with a distribution for a code, and two terms of loss."""
+    y = 158
+    body = [text(52, y - 42, "*x*", 18), picture(52, y), network(154, y, 80, 116, 84, BLUE, "encoder"),
+            f'<rect x="224" y="{y - 62}" width="88" height="124" rx="12" fill="none" stroke="{GUIDE}"/>',
+            box(268, y - 29, 70, 42, BLUE, "*μ*"), box(268, y + 29, 70, 42, BLUE, "logvar"),
+            box(398, y, 112, 44, ORANGE, "*z* = *μ* + *σ*·*ε*"), note(398, y + 46, "*σ* = exp(½ logvar)"),
+            box(398, 44, 44, 40, PURPLE, "*ε*"), text(430, 49.5, "~ *N*(0, *I*)", anchor="start"),
+            arrow(f"M398 70V{y - 32}"),
+            network(526, y, 80, 84, 116, GREEN, "decoder"), text(628, y - 42, "*x̂*", 18), picture(628, y, soft=True),
+            *(arrow(f"M{x} {y}h16") for x in (88, 200, 318, 460, 572)),
+            box(268, 44, 176, 40, VERMILION, "KL(*q*(*z*|*x*) ‖ *N*(0, *I*))"), arrow(f"M268 {y - 63}V74", VERMILION),
+            box(340, 268, 250, 44, VERMILION, "reconstruction: −log *p*(*x*|*z*)"),
+            arrow(f"M52 {y + 38}V268H205", VERMILION), arrow(f"M628 {y + 38}V268H475", VERMILION)]
+    write("vae", 312, "Variational autoencoder", "The encoder turns a picture x into mu and logvar, the mean and "
+          "the log variance of q(z|x). The code is z = mu + sigma times epsilon, with noise epsilon from N(0, I) that "
+          "comes from the side. The decoder turns z into the reconstruction x-hat. The loss has two terms: the "
+          "reconstruction term, minus log p(x|z), and the divergence KL of q(z|x) from N(0, I).", body)
+
+
+def reparameterisation():
+    """Two graphs: a drawn code stops the gradient, a computed one lets it through."""
+    body = [f'<path d="M340 24V258" stroke="{EDGE}" stroke-width="{LINE}"/>']
+    for x, words, width, colour, title in ((170, "*z* ~ *N*(*μ*, *σ*²)", 180, PURPLE, "Sampling inside the graph"),
+                                           (510, "*z* = *μ* + *σ*·*ε*", 220, ORANGE, "Noise as an input")):
+        body += [text(x, 36, title, more=BOLD), box(x, 72, 76, 38, VERMILION, "loss"),
+                 box(x, 152, width, 38, colour, words), arrow(f"M{x - 11} 127V101"),
+                 arrow(f"M{x + 11} 97v26", VERMILION, GRADIENT)]
+    for x, words, passes in ((125, "*μ*", False), (215, "*σ*", False), (435, "*μ*", True), (510, "*σ*", True)):
+        body += [box(x, 232, 52, 38, BLUE, words), arrow(f"M{x - 11} 207v-26")]
+        body += [arrow(f"M{x + 11} 177v26", VERMILION, GRADIENT)] if passes else [cross(x + 11, 192)]
+    body += [box(585, 232, 52, 38, PURPLE, "*ε*"), arrow("M585 207v-26"), note(585, 270, "~ *N*(0, *I*)"),
+             arrow("M168 292h30"), note(212, 297, "value", "start"),
+             arrow("M286 292h30", VERMILION, GRADIENT), note(330, 297, "gradient", "start"),
+             box(436, 292, 22, 16, PURPLE, radius=4), note(456, 297, "random", "start")]
+    write("reparameterisation", 316, "Reparameterisation", "Two graphs side by side. Left: z is drawn from N(mu, sigma "
+          "squared) inside the graph; the gradient of the loss reaches z and is blocked there. Right: z = mu + sigma "
+          "times epsilon, with the noise epsilon as an input; the gradient flows through z to mu and to sigma.", body)
+
+
+def gan():
+    """The game, and below it the ways of the two gradients."""
+    body = [box(60, 150, 28, 52, ORANGE, "*z*"), note(60, 96, "noise"), note(178, 96, "generator"),
+            network(178, 150, 76, 52, 84, GREEN, "*G*"), picture(300, 150, EIGHT), note(300, 198, "*G*(*z*)"),
+            picture(300, 64), note(256, 69, "data *x*", "end"), note(445, 40, "discriminator"),
+            network(445, 107, 90, 112, 76, BLUE, "*D*"), box(598, 107, 116, 44, VERMILION, "real or not?"),
+            arrow("M82 150h44"), arrow("M224 150h36"), arrow("M338 72L386 89"), arrow("M338 142L386 125"),
+            arrow("M498 107h32"),
+            f'<path d="M178 204V290M445 174V290M598 137V290" stroke="{GUIDE}"/>',
+            text(32, 241.5, "*D*’s step", anchor="start", more=BOLD),
+            text(32, 291.5, "*G*’s step", anchor="start", more=BOLD),
+            arrow("M598 236H451", VERMILION, GRADIENT), cross(424, 236),
+            note(408, 241, "detach: no gradient to *G*", "end"),
+            note(522, 224, "gradient"),
+            arrow("M598 286H184", VERMILION, GRADIENT), note(311, 275, "through *D*, whose weights hold still"),
+            f'<circle cx="445" cy="286" r="6" fill="{CARD}" stroke="{VERMILION}" stroke-width="{LINE}"/>']
+    write("gan", 316, "Generative adversarial network", "The generator G turns noise z into a picture G(z). The "
+          "discriminator D gets data x and G(z) and says which is real. Below, the gradients: in D's step the gradient "
+          "goes from the verdict to D and no further, since G(z) is detached; in G's step it goes from the verdict "
+          "through D, whose weights stay as they are, to G.", body)
+
+
+def heap(x, y, colours):
+    """Draw blocks of earth on each other, the first one at the bottom."""
+    return "".join(f'<rect x="{x - 13}" y="{y - 26 * (i + 1)}" width="26" height="26" rx="4" fill="{colour}"'
+                   f' stroke="{CARD}" stroke-width="{LINE}"/>' for i, colour in enumerate(colours))
+
+
+def earth_mover():
+    """Two heaps on a line, the cheapest plan, and its cost by the plan and by the cumulative sums."""
+    p, q = [2, 3, 0, 0, 0], [0, 0, 2, 1, 2]
+    plan = [(2, 1, 3, GREEN), (1, 2, 4, BLUE), (2, 2, 5, VERMILION)]  # mass, from, to; nobody overtakes
+    gaps = [abs(a - b) for a, b in zip(accumulate(p), accumulate(q))]
+    cost = sum(gaps)
+    assert cost == sum(mass * (end - start) for mass, start, end, _ in plan)
+    assert all(sum(m for m, start, _, _ in plan if start == i) == p[i - 1] for i in range(1, 6))
+    assert all(sum(m for m, _, end, _ in plan if end == i) == q[i - 1] for i in range(1, 6))
+    top, ground, at = 122, 266, lambda i: 20 + 70 * i
+    body = [f'<path d="M56 {top}H404M56 {ground}H404" stroke="{SOFT}" stroke-width="{LINE}" stroke-linecap="round"/>',
+            text(34, top - 8, "*p*", 18), text(34, ground - 8, "*q*", 18)]
+    body += [note(34, ground + 22, "place")]
+    body += [note(at(i), ground + 22, i) for i in range(1, 6)]
+    for i in range(1, 6):
+        body += [heap(at(i), top - 1, [c for m, start, _, c in plan[::-1] if start == i for _ in range(m)]),
+                 heap(at(i), ground - 1, [c for m, _, end, c in plan if end == i for _ in range(m)])]
+    for (mass, start, end, colour), shift in zip(plan, (0, -7, 7)):
+        body += [arrow(f"M{at(start) + shift} {top + 8}L{at(end) - 5} {ground - 26 * q[end - 1] - 12}", colour)]
+    body += [text(440, 48, "mass × way", anchor="start", more=BOLD),
+             note(440, 70, "in blocks × places", "start")]
+    for i, (mass, start, end, colour) in enumerate(plan):
+        y = 104 + 28 * i
+        body += [f'<rect x="440" y="{y - 13}" width="16" height="16" rx="4" fill="{colour}"/>',
+                 text(470, y, f"{mass} × {end - start} = {mass * (end - start)}", anchor="start")]
+    body += [f'<path d="M440 178H640" stroke="{EDGE}" stroke-width="{LINE}"/>',
+             text(440, 206, f"*W*(*p*, *q*) = {cost}", anchor="start", more=BOLD),
+             note(440, 244, "check by cumulative sums:", "start"),
+             note(440, 266, f"Σ |*P* − *Q*| = {'+'.join(map(str, gaps))} = {cost}", "start")]
+    write("earth_mover", 306, "Earth mover's distance", "Two heaps of earth on a line of five places: p has 2 blocks "
+          "at place 1 and 3 at place 2; q has 2 blocks at place 3, 1 at place 4 and 2 at place 5. The plan moves 2 "
+          "blocks by 2 places, 1 block by 2 and 2 blocks by 3. The cost is 4 + 2 + 6 = 12, so W(p, q) = 12, and the "
+          f"cumulative sums agree: {' + '.join(map(str, gaps))} = {cost}.", body)
+
+
+def grid(x, y, rows, colours=None, side=32):
+    """Draw a table of numbers; None is an empty cell. `colours` maps (row, column) to a fill."""
+    parts = []
+    for i, row in enumerate(rows):
+        for j, value in enumerate(row):
+            colour = (colours or {}).get((i, j))
+            fill = f'fill="{colour}" fill-opacity="0.3"' if colour else 'fill="none"'
+            parts += [f'<rect x="{x + side * j}" y="{y + side * i}" width="{side}" height="{side}" {fill}/>',
+                      "" if value is None else text(x + side * (j + 0.5), y + side * (i + 0.5) + 5.5, value)]
+    height, width = side * len(rows), side * len(rows[0])
+    lines = "".join(f"M{x} {y + side * i}h{width}" for i in range(1, len(rows)))
+    lines += "".join(f"M{x + side * j} {y}v{height}" for j in range(1, len(rows[0])))
+    return "".join(parts) + (f'<path d="{lines}" stroke="{EDGE}"/><rect x="{x}" y="{y}" width="{width}"'
+                             f' height="{height}" rx="4" fill="none" stroke="{SOFT}" stroke-width="{LINE}"/>')
+
+
+def transposed_convolution():
+    """Four stamps of the kernel, one for each input value, and their sum."""
+    values, places = [[0, 1], [2, 3]], [(0, 0), (0, 1), (1, 0), (1, 1)]
+    colours = dict(zip(places, (SKY, ORANGE, GREEN, PURPLE)))
+    total = [[0] * 3 for _ in range(3)]
+    body = [grid(28, 52, values, colours), note(60, 38, "input"), grid(156, 52, values), note(188, 38, "kernel *K*"),
+            text(252, 78, "Each input value times *K*, stamped at its place;", 16, "start"),
+            text(252, 102, "where stamps overlap, they add up (stride 1).", 16, "start")]
+    for n, (i, j) in enumerate(places):
+        stamp = [[None] * 3 for _ in range(3)]
+        for a, b in places:
+            stamp[i + a][j + b] = values[i][j] * values[a][b]
+            total[i + a][j + b] += values[i][j] * values[a][b]
+        body += [grid(28 + 132 * n, 184, stamp, {(i + a, j + b): colours[i, j] for a, b in places}),
+                 text(76 + 132 * n, 168, f"{values[i][j]} · *K*"),
+                 text(142 + 132 * n, 238, "=" if n == 3 else "+", 18)]
+    assert total == [[0, 0, 1], [0, 4, 6], [4, 12, 9]]
+    body += [grid(556, 184, total), text(604, 168, "output")]
+    write("transposed_convolution", 308, "Transposed convolution", "The input, rows 0 1 and 2 3, and the kernel K, "
+          "rows 0 1 and 2 3. Each of the four input values times K is stamped on a 3 by 3 output at the value's place. "
+          "The sum of the four stamps has the rows 0 0 1, 0 4 6 and 4 12 9.", body)
+
+
+def dot(x, y, fill, size=5, stroke="none", width=LINE):
+    """Draw a point."""
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{fill}" stroke="{stroke}" stroke-width="{width}"/>'
+
+
+def residual(x, y, to_x, to_y):
+    """Draw a dotted line."""
+    return (f'<path d="M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}" stroke="{VERMILION}" stroke-width="{LINE}"'
+            ' stroke-dasharray="0 5" stroke-linecap="round"/>')
+
+
+def tilted_cloud(count=60, seed=376):
+    """Draw points from a Gaussian that lies across the picture."""
+    rng, turn = random.Random(seed), math.radians(-22)
+    points = [(rng.gauss(0, 105), rng.gauss(0, 34)) for _ in range(count)]
+    return [(262 + a * math.cos(turn) - b * math.sin(turn), 158 + a * math.sin(turn) + b * math.cos(turn))
+            for a, b in points]
+
+
+def pca():
+    """A tilted cloud, its mean and principal axes, and some points with their projections."""
+    cloud = tilted_cloud()
+    mx, my = (sum(values) / len(cloud) for values in zip(*cloud))
+    sxx, sxy, syy = (sum((x - mx) ** 2 for x, _ in cloud), sum((x - mx) * (y - my) for x, y in cloud),
+                     sum((y - my) ** 2 for _, y in cloud))
+    angle = 0.5 * math.atan2(2 * sxy, sxx - syy)  # of the first eigenvector of the covariance
+    ux, uy = math.cos(angle), math.sin(angle)
+    body = [dot(x, y, SKY, 4, BLUE, 1) for x, y in cloud]
+    for x, y, colour in ((246 * ux, 246 * uy, BLUE), (104 * uy, -104 * ux, GREEN)):
+        body += [arrow(f"M{mx - x:.1f} {my - y:.1f}L{mx + x:.1f} {my + y:.1f}", colour)]
+    for x, y in (cloud[i] for i in (32, 40, 50, 8, 55)):
+        along = (x - mx) * ux + (y - my) * uy
+        foot = mx + along * ux, my + along * uy
+        body += [residual(x, y, *foot), dot(x, y, VERMILION), dot(*foot, CARD, 5, VERMILION)]
+    body += [dot(mx, my, INK, 6), note(mx + 256 * ux, my + 256 * uy + 2, "first principal axis", "start"),
+             note(mx + 110 * uy, my - 110 * ux - 6, "second principal axis")]
+    marks = (dot(522, 154, SKY, 4, BLUE, 1), dot(522, 182, INK, 6), dot(522, 210, VERMILION),
+             dot(522, 238, CARD, 5, VERMILION), residual(510, 266, 534, 266))
+    names = "data", "mean *x̄*", "point *x*", "projection *x̂*", "residual *x* − *x̂*"
+    body += [mark + note(546, 159 + 28 * i, words, "start") for i, (mark, words) in enumerate(zip(marks, names))]
+    write("pca", 316, "Principal component analysis", "A tilted cloud of points with its mean, the first principal "
+          "axis along the cloud and the second one across it. Five points are projected on the first axis; dotted "
+          "lines, perpendicular to the axis, show the residuals.", body)
+
+
+if __name__ == "__main__":
+    for draw in (autoencoder, vae, reparameterisation, gan, earth_mover, transposed_convolution, pca):
+        draw()
