@@ -14,6 +14,10 @@ lab: .venv/installed
 full: .venv/installed
 	$(BIN)/labs run
 
+# img/results.png, from what full runs have left in runs/
+gallery: .venv/installed
+	$(BIN)/python img/gallery.py
+
 # Made anew when the requirements change, so that a second call starts at once.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
@@ -24,4 +28,4 @@ full: .venv/installed
 clean:
 	rm -rf .venv runs
 
-.PHONY: labs test lab full clean
+.PHONY: labs test lab full gallery clean

@@ -4,9 +4,9 @@ A checkpoint is one safetensors file. Tensors are named "module/parameter"; the 
 history lie in the file's header as JSON. Reading it runs no code (https://github.com/huggingface/safetensors).
 """
 
+import hashlib
 import json
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -19,21 +19,22 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be read, or belongs to another network."""
 
 
-def save_checkpoint(path, *, config, half=False, **state):
+def save_checkpoint(path, *, config, **state):
     """Write the weights of modules to one file.
 
     path    a relative one is taken from the project's root
     config  whatever JSON can hold: settings, figures, history
-    half    store float32 as float16, at half the size, for weights that are only used, not trained on
     state   modules by name: `save_checkpoint(path, config={...}, generator=generator)`
 
     Returns the path.
     """
-    tensors = {}
-    for name, module in state.items():
-        for key, tensor in module.state_dict().items():
-            tensor = tensor.detach().cpu().contiguous()
-            tensors[f"{name}/{key}"] = tensor.half() if half and tensor.is_floating_point() else tensor
+    return write_checkpoint(path, config, {f"{name}/{key}": tensor.detach().cpu().contiguous()
+                                           for name, module in state.items()
+                                           for key, tensor in module.state_dict().items()})
+
+
+def write_checkpoint(path, config, tensors):
+    """Write what `read_checkpoint` returns to a file; return its path."""
     path = project_path(path)
     with replacing(path) as part:
         save_file(tensors, part, metadata={"config": json.dumps(config)})
@@ -92,6 +93,27 @@ def first_mismatch(saved, wanted):
 
 
 def find_pretrained(name):
-    """Return the path of the course's own weights `checkpoints/NAME.safetensors`, or None."""
+    """Return the path of the course's own weights `checkpoints/NAME.safetensors`, or None.
+
+    Raises `CheckpointError` where the file is not the one that the card describes.
+    """
     path = PRETRAINED_DIR / f"{name}.safetensors"
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    found, expected = sha256(path), read_card().get(name, {}).get("sha256")
+    if found != expected:
+        raise CheckpointError(f"{path} is not the file of the card {PRETRAINED_DIR / 'card.json'}: its SHA-256 sum is "
+                              f"{found}, and should be {expected}; bring it back with 'git checkout checkpoints', or "
+                              "train anew with pretrained=False")
+    return path
+
+
+def read_card():
+    """Return the card of the course's weights: {name: {"lab", "dataset", "epochs", ..., "sha256"}}."""
+    path = PRETRAINED_DIR / "card.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def sha256(path):
+    """Return the SHA-256 sum of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -89,7 +89,7 @@ class InMemoryLoader:
 
 
 def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image_range=(0, 1),
-                device="cpu", seed=0):
+                device="cpu", seed=0, image_shape=None):
     """Return `(train, test)`, two `InMemoryLoader`s for the data set `name`.
 
     name         one of `DATASETS`; "digits" and "faces" come with the project, "folder:PATH" takes any
@@ -99,6 +99,7 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
     limit        at most so many training images and at most so many test images; None: all
     image_range  (low, high), the values of black and white
     seed         of the training set's shuffling; the test set keeps its order
+    image_shape  the (C, H, W) that the caller's networks take; None: any
 
     Raises `ValueError` for a bad argument and `DatasetError` for missing or damaged files.
     """
@@ -111,6 +112,9 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
         raise ValueError(f"image_range={image_range!r}: must be (low, high) with low < high, "
                          "for example (0, 1) or (-1, 1)")
     images, labels, test_images, test_labels = load_dataset(name, data_dir, limit)
+    if image_shape is not None and images.shape[1:] != image_shape:
+        raise ValueError(f"dataset={name!r}: its pictures have the shape {tuple(images.shape[1:])} (channels, height, "
+                         f"width), the networks here take {image_shape}: choose another data set, or adapt the networks")
     train = InMemoryLoader(images[:limit].to(device), labels[:limit].to(device), batch_size,
                            image_range=image_range, shuffle=True, seed=seed)
     test = InMemoryLoader(test_images[:limit].to(device), test_labels[:limit].to(device),

@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from labutils import CheckpointError, find_pretrained, load_checkpoint, save_checkpoint
-from labutils.checkpoints import PRETRAINED_DIR
+from labutils.checkpoints import PRETRAINED_DIR, read_card, read_checkpoint
+from labutils.instructor.weights import ABOUT, ship, table
 
 
 def network(hidden=8):
@@ -37,16 +38,6 @@ def test_one_module_of_several_can_be_loaded(saved):
     copy = network(6)
     load_checkpoint(path, critic=copy)
     assert torch.equal(copy[0].weight, modules["critic"][0].weight)
-
-
-def test_half_is_smaller_and_loads_into_float32(tmp_path):
-    module, copy = nn.Linear(300, 100), nn.Linear(300, 100)
-    full = save_checkpoint(tmp_path / "full.safetensors", config={}, net=module)
-    half = save_checkpoint(tmp_path / "half.safetensors", config={}, half=True, net=module)
-    assert half.stat().st_size < 0.55 * full.stat().st_size
-    load_checkpoint(half, net=copy)
-    assert copy.weight.dtype == torch.float32
-    torch.testing.assert_close(copy.weight, module.weight, rtol=1e-3, atol=1e-4)
 
 
 def test_another_architecture_is_named_and_nothing_is_loaded(saved):
@@ -116,17 +107,75 @@ def test_a_failed_save_keeps_the_old_file(saved, monkeypatch):
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
 
 
-def test_find_pretrained(tmp_path, monkeypatch):
-    monkeypatch.setattr("labutils.checkpoints.PRETRAINED_DIR", tmp_path)
-    assert find_pretrained("lab") is None
-    path = save_checkpoint(tmp_path / "lab.safetensors", config={}, net=network())
-    assert find_pretrained("lab") == path
+# ------------------------------------------------------------------------------- the course's weights
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty folder in the place of checkpoints/."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    monkeypatch.setattr("labutils.checkpoints.PRETRAINED_DIR", folder)
+    monkeypatch.setattr("labutils.instructor.weights.PRETRAINED_DIR", folder)
+    return folder
+
+
+def make_run(folder, name="02_vae_mnist"):
+    """Save what a run of a lab leaves; return its path and the network."""
+    module = nn.Sequential(nn.Linear(300, 100), nn.BatchNorm1d(100))
+    config = {"dataset": "mnist", "epochs": 3, "seed": 0, "figures": {"test_loss": 105.5249}, "history": {"loss": [2.0]}}
+    return save_checkpoint(folder / f"{name}.safetensors", config=config, net=module), module
+
+
+def test_what_is_shipped_is_half_the_size_described_and_found(shelf, tmp_path):
+    path, module = make_run(tmp_path)
+    assert find_pretrained("02_vae_mnist") is None
+    ship(path, "02_vae")
+    found = find_pretrained("02_vae_mnist")
+    assert found == shelf / path.name and found.stat().st_size < 0.6 * path.stat().st_size
+    copy = nn.Sequential(nn.Linear(300, 100), nn.BatchNorm1d(100))
+    assert load_checkpoint(found, net=copy)["history"] == {"loss": [2.0]}
+    assert copy[0].weight.dtype == torch.float32
+    torch.testing.assert_close(copy[0].weight, module[0].weight, rtol=1e-3, atol=1e-4)
+    about = read_card()["02_vae_mnist"]
+    assert about["lab"] == "02_vae" and about["epochs"] == 3 and about["figures"] == {"test_loss": 105.5249}
+    assert about["sha256"] == hashlib.sha256(found.read_bytes()).hexdigest() and about["versions"]["torch"]
+    readme = (shelf / "README.md").read_text()
+    assert about["sha256"] in readme and "test_loss 105.5" in readme
+
+
+def test_a_second_shipping_replaces_its_own_entry_only(shelf, tmp_path):
+    for name in ("a_mnist", "b_mnist", "a_mnist"):
+        ship(make_run(tmp_path, name)[0], "lab")
+    assert list(read_card()) == ["a_mnist", "b_mnist"]
+    assert find_pretrained("a_mnist") and find_pretrained("b_mnist")
+
+
+@pytest.mark.parametrize("how", ["altered", "no entry", "no card"])
+def test_weights_that_are_not_those_of_the_card_are_refused(shelf, tmp_path, how):
+    path, _ = make_run(tmp_path)
+    ship(path, "02_vae")
+    if how == "altered":
+        content = bytearray((shelf / path.name).read_bytes())
+        content[-1] ^= 1                        # one bit of one weight
+        (shelf / path.name).write_bytes(content)
+    elif how == "no entry":
+        (shelf / "card.json").write_text("{}")
+    else:
+        (shelf / "card.json").unlink()
+    with pytest.raises(CheckpointError) as error:
+        find_pretrained("02_vae_mnist")
+    for part in (path.name, "SHA-256", "git checkout checkpoints", "pretrained=False"):
+        assert part in str(error.value)
 
 
 def test_the_shipped_weights_are_those_of_the_card():
-    card = (PRETRAINED_DIR / "README.md").read_text()
-    files = sorted(PRETRAINED_DIR.glob("*.safetensors"))
-    assert len(files) == card.count("\n| `") and sum(path.stat().st_size for path in files) < 25e6
+    card, files = read_card(), sorted(PRETRAINED_DIR.glob("*.safetensors"))
+    assert [path.stem for path in files] == list(card) and len(files) >= 10
+    assert sum(path.stat().st_size for path in files) < 25e6
     for path in files:
-        [line] = [line for line in card.splitlines() if line.startswith(f"| `{path.stem}` |")]
-        assert hashlib.sha256(path.read_bytes()).hexdigest() in line, path.name
+        assert find_pretrained(path.stem) == path
+        config, tensors = read_checkpoint(path)
+        assert {key: config[key] for key in ("dataset", "epochs", "seed", "figures")} \
+            == {key: card[path.stem][key] for key in ("dataset", "epochs", "seed", "figures")}
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert (PRETRAINED_DIR / "README.md").read_text() == ABOUT + table(card)

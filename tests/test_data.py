@@ -79,6 +79,7 @@ def test_limit_takes_the_first_images_of_both_sets():
     ({"limit": True}, ["limit=True"]),
     ({"image_range": (1, 0)}, ["image_range=(1, 0)", "low < high"]),
     ({"image_range": (0, 1, 2)}, ["image_range=(0, 1, 2)"]),
+    ({"image_shape": (1, 32, 32)}, ["dataset='digits'", "(1, 28, 28)", "(1, 32, 32)"]),
 ])
 def test_a_bad_argument_is_named(arguments, parts):
     with pytest.raises(ValueError) as error:

@@ -3,12 +3,15 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import cell_source, definitions
 from scipy import integrate, stats
+from scipy.spatial.distance import jensenshannon
 from torch import nn
+from torch.distributions import Normal
 
 from labutils import init_weights, seed_everything
 
@@ -201,3 +204,151 @@ def test_draw_makes_bytes_and_does_not_touch_the_generator(part):
     assert generator.training
     for key, tensor in generator.state_dict().items():
         assert torch.equal(tensor, before[key]), "evaluation mode leaves running means alone"
+
+
+# ---------------------------------------------------------------------------- the best discriminator
+
+PAIRS = [((-1.0, 1.0), (1.5, 0.7)), ((0.0, 1.0), (0.5, 2.0)), ((0.0, 1.0), (0.0, 1.0))]
+
+
+@pytest.mark.parametrize("p, q", PAIRS)
+def test_js_agrees_with_scipy(p, q):
+    x = np.linspace(-25, 25, 20_001)        # histograms of so fine bins are as good as densities
+    expected = jensenshannon(stats.norm(*p).pdf(x), stats.norm(*q).pdf(x)) ** 2
+    assert lab.js(Normal(*p), Normal(*q)) == pytest.approx(expected, abs=1e-5)
+    assert lab.js(Normal(*q), Normal(*p)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_js_ends_at_log_2():
+    assert lab.js(Normal(-6.0, 0.5), Normal(6.0, 0.5)) == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("p, q", PAIRS)
+def test_the_value_of_a_discriminator_agrees_with_quad(p, q):
+    def integrand(x):
+        d = 1 / (1 + math.exp(-(0.3 - x)))      # any discriminator, with the logit 0.3 - x
+        return stats.norm(*p).pdf(x) * math.log(d) + stats.norm(*q).pdf(x) * math.log(1 - d)
+    value = lab.game_value(0.3 - lab.GRID, Normal(*p), Normal(*q))
+    assert value == pytest.approx(integrate.quad(integrand, -9, 9, limit=200)[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("p, q", PAIRS)
+def test_the_best_logit_is_the_log_ratio(p, q):
+    p, q = Normal(*p), Normal(*q)
+    best = p.log_prob(lab.GRID) - q.log_prob(lab.GRID)
+    torch.testing.assert_close(best.sigmoid(), p.log_prob(lab.GRID).exp()
+                               / (p.log_prob(lab.GRID).exp() + q.log_prob(lab.GRID).exp()))
+    assert lab.game_value(best, p, q) == pytest.approx(-math.log(4) + 2 * lab.js(p, q), abs=1e-6)
+    for other in (best + 0.3, best - 0.3, 1.5 * best + 0.1, best + 0.5 * torch.sin(lab.GRID)):
+        assert lab.game_value(other, p, q) < lab.game_value(best, p, q)
+
+
+# ------------------------------------------------------------------------------------------ the ring
+
+def test_the_ring_has_eight_gaussians_on_the_unit_circle():
+    points = lab.ring(80_000)
+    assert points.shape == (80_000, 2)
+    turn = torch.atan2(points[:, 1], points[:, 0]) / (2 * math.pi) * 8
+    mode = turn.round().long() % 8
+    for k in range(8):
+        mine = points[mode == k]
+        centre = torch.tensor([math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)])
+        assert len(mine) == pytest.approx(10_000, rel=0.05)                     # 5 standard deviations of the count
+        torch.testing.assert_close(mine.mean(dim=0), centre, atol=0.003, rtol=0)
+        torch.testing.assert_close(mine.std(dim=0), torch.full((2,), lab.SPREAD), atol=0, rtol=0.05)
+        assert abs(np.corrcoef(mine.T)[0, 1]) < 0.06                            # round, not drawn out
+
+
+def test_the_counter_of_modes_on_points_set_by_hand():
+    at = lab.CENTRES
+    far = torch.zeros(1, 2)
+    assert lab.count_modes(at) == (8, 1.0)
+    assert lab.count_modes(far.expand(50, 2)) == (0, 0.0)
+    assert lab.count_modes(torch.cat([at[:1].expand(30, 2), at[3:4].expand(30, 2), far.expand(40, 2)])) \
+        == (2, pytest.approx(0.6))
+    # 1 % is a hit, less is not; both are near
+    assert lab.count_modes(torch.cat([at[:1].expand(99, 2), at[1:2]])) == (2, 1.0)
+    assert lab.count_modes(torch.cat([at[:1].expand(198, 2), at[1:2], far])) == (1, pytest.approx(0.995))
+
+
+def test_the_border_of_a_mode_lies_at_three_standard_deviations():
+    for angle in np.linspace(0, 2 * math.pi, 7):
+        step = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float32) * lab.SPREAD
+        for distance, n_modes in ((2.95, 1), (3.05, 0)):
+            assert lab.count_modes((lab.CENTRES[5] + distance * step)[None]) == (n_modes, float(n_modes))
+
+
+def test_the_data_reach_their_own_floor():
+    n_modes, share = lab.count_modes(lab.ring(20_000))
+    assert n_modes == 8 and share == pytest.approx(1 - math.exp(-4.5), abs=0.003)
+
+
+@pytest.mark.parametrize("pack", [1, 2, 4])
+def test_a_pack_is_points_side_by_side(pack):
+    discriminator = lab.ring_discriminator(pack)
+    points = torch.randn(12, 2)
+    logits = discriminator(points)
+    assert logits.shape == (12 // pack, 1)
+    rows = torch.stack([torch.cat([points[i + j] for j in range(pack)]) for i in range(0, 12, pack)])
+    first, _, second, _, last = list(discriminator)[2:]
+    torch.testing.assert_close(logits, last(F.relu(second(F.relu(first(rows))))))
+
+
+def test_a_verdict_reaches_both_points_of_its_pack_and_no_other():
+    points = torch.randn(6, 2, requires_grad=True)
+    [slope] = torch.autograd.grad(lab.ring_discriminator(pack=2)(points)[1, 0], points)
+    assert slope.ne(0).any(dim=1).tolist() == [False, False, True, True, False, False]
+
+
+def test_both_steps_play_with_pairs():
+    generator, discriminator = nn.Sequential(*lab.mlp(8, 2)), lab.ring_discriminator(pack=2)
+    z, x = torch.randn(8, 8), lab.ring(8)
+    loss, _, _ = lab.update_d(discriminator, generator, torch.optim.SGD(discriminator.parameters(), lr=0.0), x, z)
+    real, fake = discriminator(x), discriminator(generator(z))
+    assert len(real) == 4
+    torch.testing.assert_close(loss, (F.softplus(-real).mean() + F.softplus(fake).mean()).detach())
+
+
+@pytest.mark.parametrize("n_points, expected", [(1, 0.045), (2, 0.089)])
+def test_a_missing_mode_is_dearer_in_pairs(n_points, expected):
+    """The two numbers in the prose: seven modes of eight, the eighth never drawn."""
+    data, generator = np.full(8, 1 / 8), np.array([1 / 7] * 7 + [0])
+    if n_points == 2:
+        data, generator = np.outer(data, data).ravel(), np.outer(generator, generator).ravel()
+    assert jensenshannon(data, generator) ** 2 == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize("n_steps", [1, 20])
+def test_a_short_game_ends_with_a_snapshot_of_its_last_step(n_steps):
+    snapshots = lab.play_ring(n_steps)
+    assert list(snapshots) == sorted(snapshots) and list(snapshots)[-1] == n_steps
+    assert len(snapshots) == min(n_steps, 6)
+    assert all(points.shape == (2000, 2) and not points.requires_grad for points in snapshots.values())
+
+
+def test_the_game_is_seeded():
+    first, torch_state = lab.play_ring(6, pack=2), torch.rand(1)
+    again = lab.play_ring(6, pack=2)
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), again.values()))
+    assert torch.equal(torch_state, torch.rand(1))
+    lab.seed = 1
+    try:
+        assert not torch.equal(first[6], lab.play_ring(6, pack=2)[6])
+    finally:
+        lab.seed = 0
+
+
+def test_the_norm_of_a_gradient():
+    generator, judge = nn.Linear(1, 1), nn.Identity()
+    with torch.no_grad():
+        generator.weight.fill_(0.0), generator.bias.fill_(-2.0)
+    z = torch.full((5, 1), 3.0)         # every logit is -2; its slope by (weight, bias) is (z, 1)
+    d = 1 / (1 + math.exp(2))
+    assert lab.gradient_norm(lab.g_loss_saturating, judge, generator, z) == pytest.approx(d * math.sqrt(10), rel=1e-5)
+    assert lab.gradient_norm(lab.g_loss, judge, generator, z) == pytest.approx((1 - d) * math.sqrt(10), rel=1e-5)
+    assert all(p.grad is None for p in generator.parameters())      # it leaves nothing behind
+
+
+def test_the_packed_game_finds_all_modes_and_the_plain_one_does_not():
+    (plain, _), (packed, share) = (lab.count_modes(lab.play_ring(1000, pack)[1000]) for pack in (1, 2))
+    assert plain <= 4 and packed == 8 and share > 0.2

@@ -197,3 +197,102 @@ def test_the_classifier_has_the_shape_that_its_name_says():
     classifier = lab.DigitClassifier().eval()
     widths = [layer.out_features for layer in classifier if isinstance(layer, torch.nn.Linear)]
     assert widths == [16, 32, 64, 10] and classifier(torch.rand(3, 1, 28, 28)).shape == (3, 10)
+
+
+# ----------------------------------------------------------------------------- bounds on the likelihood
+
+def tiny_vae(latent_dim=1):
+    """A VAE of few weights, large enough that the code matters; pictures stay 28x28."""
+    vae = lab.VAE((784, 8, latent_dim)).eval()
+    vae.decoder[-1].weight.data.mul_(6)
+    return vae
+
+
+def exact_log_likelihood(vae, b):
+    """log p(b) of one binary image (1, 1, 28, 28) by integration over a latent of one dimension."""
+    z = torch.linspace(-9, 9, 20_001)[:, None]
+    log_joint = distributions.Bernoulli(logits=vae.decoder(z)).log_prob(b.flatten(1)).sum(1)
+    log_joint = log_joint + distributions.Normal(0.0, 1.0).log_prob(z)[:, 0]
+    return (log_joint.logsumexp(0) + math.log(18 / 20_000)).item()
+
+
+@torch.no_grad()
+def test_the_weights_average_to_the_likelihood():
+    vae = tiny_vae()
+    b = torch.bernoulli(torch.full((1, 1, 28, 28), 0.5))
+    log_w = lab.log_weights(vae, b, k=40_000)
+    assert log_w.shape == (40_000, 1)
+    assert lab.importance_weighted_bound(log_w, 40_000).item() == pytest.approx(exact_log_likelihood(vae, b), abs=0.1)
+
+
+@torch.no_grad()
+def test_the_bounds_are_monotone_and_below_the_likelihood():
+    vae = tiny_vae()
+    b = torch.bernoulli(torch.full((4, 1, 28, 28), 0.5))
+    log_w = lab.log_weights(vae, b, k=1000)
+    bounds = [lab.importance_weighted_bound(log_w, k) for k in (1, 10, 100, 1000)]
+    for tighter, looser in zip(bounds[1:], bounds):
+        assert (tighter >= looser).all() and (tighter > looser).any()
+    assert all(bounds[2][i] < exact_log_likelihood(vae, b[i:i + 1]) + 0.05 for i in range(4))
+
+
+@torch.no_grad()
+def test_the_bound_with_one_draw_is_the_elbo():
+    vae = tiny_vae(latent_dim=3)
+    b = torch.bernoulli(torch.full((2, 1, 28, 28), 0.5))
+    bound = lab.importance_weighted_bound(lab.log_weights(vae, b, k=20_000), 1).mean()
+    mu, logvar = vae.encode(b.repeat(10_000, 1, 1, 1))
+    terms = lab.elbo_terms(vae.decoder(lab.reparameterise(mu, logvar)), b.repeat(10_000, 1, 1, 1), mu, logvar)
+    assert bound.item() == pytest.approx(-sum(terms).item(), rel=2e-3)
+
+
+def test_groups_of_draws_by_hand():
+    log_w = torch.tensor([1.0, 2.0, 3.0, 5.0]).log()[:, None]
+    expected = (math.log((1 + 2) / 2) + math.log((3 + 5) / 2)) / 2
+    torch.testing.assert_close(lab.importance_weighted_bound(log_w, 2), torch.tensor([expected]))
+
+
+# -------------------------------------------------------------------- collapse, plane, aggregate posterior
+
+def test_active_units_counts_the_latents_whose_mean_moves():
+    vae = lab.VAE((784, 16, 4)).eval()
+    vae.to_mu.weight.data[:3] = 0           # three latents whose mean never moves
+    vae.to_mu.weight.data[3] *= 50
+    assert lab.active_units(vae, torch.rand(64, 1, 28, 28)) == 1
+
+
+def test_the_schedules_start_and_end_as_they_say():
+    values = {name: (schedule(0.0), schedule(0.99)) for name, schedule in lab.SCHEDULES.items()}
+    assert values == {"beta 1": (1, 1), "beta 30": (30, 30), "beta 30, then 1": (30, 1), "beta 12": (12, 12),
+                      "beta 12, warm-up": (0, 12)}
+
+
+def test_kl_per_latent_sums_to_the_kl():
+    from labutils.data import InMemoryLoader
+    vae = lab.VAE((784, 16, 4)).eval()
+    loader = InMemoryLoader(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32).long(), 8)
+    expected = lab.kl_to_standard_normal(*vae.encode(loader.to_float(loader.images))).mean()
+    torch.testing.assert_close(lab.kl_per_latent(vae, loader).sum(), expected.detach())
+
+
+def test_the_latent_plane_gives_each_code_the_same_share_of_the_prior():
+    lab.device = "cpu"
+    codes = []
+    stub = type("Stub", (), {"draw": staticmethod(lambda z: codes.append(z) or torch.zeros(len(z), 1, 28, 28))})
+    assert lab.latent_plane(stub, n=4).shape == (16, 1, 28, 28)
+    [z] = codes
+    shares = distributions.Normal(0.0, 1.0).cdf(z)
+    torch.testing.assert_close(shares[:4, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]))    # first latent: columns
+    torch.testing.assert_close(shares[::4, 1], torch.tensor([0.875, 0.625, 0.375, 0.125]))   # second: upwards
+
+
+def test_split_kl_of_known_cases():
+    # all pictures share one code: no information, and the aggregate posterior is that code's distribution
+    mu, logvar = torch.tensor([[1.0, -0.5]]).repeat(2000, 1), torch.tensor([[0.0, -1.0]]).repeat(2000, 1)
+    information, mismatch = lab.split_kl(mu, logvar)
+    assert information == pytest.approx(0, abs=0.1)
+    assert mismatch == pytest.approx(lab.kl_to_standard_normal(mu[:1], logvar[:1]).item(), abs=0.1)
+    # narrow codes spread like the prior: no mismatch; I = h(z) - h(z | x) = -log sigma, here for one latent
+    mu, logvar = torch.randn(4000, 1) * math.sqrt(1 - 0.01), torch.full((4000, 1), math.log(0.01))
+    information, mismatch = lab.split_kl(mu, logvar)
+    assert mismatch == pytest.approx(0, abs=0.1) and information == pytest.approx(-math.log(0.1), abs=0.1)

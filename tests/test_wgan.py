@@ -198,3 +198,57 @@ def test_along_the_arc_keeps_the_length():
     walk = lab.along_the_arc(a, b, n=9)
     torch.testing.assert_close(walk.norm(dim=1), torch.full((9,), 10.0))
     torch.testing.assert_close(walk[[0, -1]], torch.cat([a, b]), rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------ gradient penalty
+
+@pytest.mark.parametrize("slope", [0.0, 0.5, 1.0, 3.0])
+def test_the_penalty_of_a_linear_critic_is_known(slope):
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
+    w = torch.randn(1, 784)
+    critic[1].weight.data.copy_(slope * w / w.norm())
+    penalty = lab.gradient_penalty(critic, torch.rand(6, 1, 28, 28), torch.rand(6, 1, 28, 28))
+    assert penalty.item() == pytest.approx((slope - 1) ** 2, abs=1e-5)
+
+
+def test_the_penalty_looks_between_the_two_batches_with_a_place_for_each_pair():
+    places = []
+
+    def spy(x):
+        places.append(x.detach())
+        return (x**2).flatten(1).sum(dim=1, keepdim=True)
+    lab.gradient_penalty(spy, torch.zeros(500, 1, 28, 28), torch.ones(500, 1, 28, 28))
+    [x] = places
+    t = x[:, 0, 0, 0]
+    assert torch.equal(x, t[:, None, None, None].expand_as(x)), "one place for all the pixels of a pair"
+    assert t.min() >= 0 and t.max() <= 1 and t.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert len(t.unique()) > 400
+
+
+def test_the_penalty_reaches_the_weights_and_pulls_the_slope_to_one():
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-2)
+    same = torch.rand(16, 1, 28, 28)            # no difference to find: only the penalty works
+    for _ in range(300):
+        lab.update_critic_penalty(critic, optimizer, same, same)
+    assert critic[1].weight.norm().item() == pytest.approx(1, abs=0.02)
+
+
+def test_a_step_with_the_penalty_returns_the_estimate_alone():
+    critic = lab.Critic()
+    x, fake = torch.rand(8, 1, 28, 28), torch.rand(8, 1, 28, 28)
+    before = -lab.critic_loss(critic, x, fake)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    torch.testing.assert_close(lab.update_critic_penalty(critic, optimizer, x, fake), before.detach())
+
+
+def test_the_variants_are_what_their_names_say():
+    for name, (step, _, value_range) in lab.VARIANTS.items():
+        critic = lab.Critic()
+        optimizer = torch.optim.RMSprop(critic.parameters(), lr=0.5)
+        step(critic, optimizer, torch.rand(8, 1, 28, 28), torch.rand(8, 1, 28, 28))
+        if name.startswith("clip"):
+            assert lab.max_abs_weight(critic).item() == pytest.approx(float(name.split(",")[0].split()[1]))
+        else:
+            assert lab.max_abs_weight(critic) > 0.4
+        assert value_range == ((0, 1) if "0..1" in name else (-1, 1))

@@ -44,8 +44,9 @@ def build_parser():
     listing.add_argument("lab", nargs="?", metavar="LAB")
     listing.set_defaults(command=list_command)
 
-    refresh = commands.add_parser("refresh", help="re-execute committed notebooks at the lesson's values")
-    refresh.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
+    refresh = commands.add_parser("refresh", help="re-execute committed notebooks at the lesson's values, and ship their weights")
+    refresh.add_argument("labs", nargs="*", metavar="LAB",
+                         help="names of labs, or 'classifier', which judges samples; none: all labs")
     refresh.set_defaults(command=refresh_command)
     return parser
 
@@ -97,10 +98,16 @@ def list_command(options):
 
 def refresh_command(options):
     """`labs refresh`: execute, normalise, write back."""
-    from .refresh import refresh
+    names = list(dict.fromkeys(options.labs)) or labs.lab_names()
+    for name in names:
+        if name != "classifier":
+            labs.lab_path(name)     # an unknown name stops here, before an hour's work
+
+    from .refresh import refresh, refresh_classifier
     from .run import key_figures
-    for name in list(dict.fromkeys(options.labs)) or labs.lab_names():
-        print(f"{name}: {key_figures(refresh(name))}", flush=True)
+    for name in names:
+        figures = refresh_classifier() if name == "classifier" else refresh(name)
+        print(f"{name}: {key_figures(figures)}", flush=True)
     return 0
 
 

@@ -1,12 +1,12 @@
 """The labs of the course: where their notebooks lie and which parameters they take."""
 
-from pathlib import Path
+import ast
 
 import nbformat
 import papermill
 import yaml
 
-from ..paths import PROJECT_ROOT
+from ..paths import PROJECT_ROOT, project_path
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 
@@ -39,6 +39,11 @@ def lab_parameters(name):
         return papermill.inspect_notebook(str(lab_path(name)))
     except nbformat.reader.NotJSONError:
         raise UsageError(f"{lab_path(name)} is not a notebook; restore it with git checkout") from None
+
+
+def lab_out_dir(name):
+    """Return the folder to which a lab writes at the lesson's values."""
+    return project_path(ast.literal_eval(lab_parameters(name)["out_dir"]["default"]))
 
 
 def quick_settings(name):

@@ -1,23 +1,28 @@
-"""Execute the committed notebooks at the lesson's values and store their outputs, normalised."""
+"""Execute the committed notebooks at the lesson's values; store their outputs, normalised, and their weights."""
 
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
 import papermill
 
+from .. import evaluation
+from ..checkpoints import read_card
 from ..paths import replacing
-from .labs import lab_path
+from .labs import lab_out_dir, lab_path
 from .run import QUIET_KERNEL, START_TIMEOUT, find_results, without_progress
+from .weights import ship
 
 
 def refresh(name):
     """Execute a lab as it stands and write it back with its new outputs; return its figures.
 
-    The notebook is left as it was if a cell fails. What differs between two runs without saying
-    anything (times, kernel's names, progress bars, state of widgets) is taken out.
+    The weights that it has saved go to checkpoints/. All is left as it was if a cell fails. What
+    differs between two runs without saying anything (times, kernel's names, progress bars, state of
+    widgets) is taken out.
     """
-    path = lab_path(name)
+    path, start = lab_path(name), time.time()
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / path.name
         papermill.execute_notebook(str(path), str(part), cwd=str(path.parent), kernel_name="python3",
@@ -25,7 +30,17 @@ def refresh(name):
         notebook = normalise(nbformat.read(part, as_version=4))
     with replacing(path) as part:
         nbformat.write(notebook, part)
+    for weights in sorted(lab_out_dir(name).glob("*.safetensors")):
+        if weights.stat().st_mtime >= start:        # not those of an earlier run with other parameters
+            ship(weights, name)
     return find_results(notebook)
+
+
+def refresh_classifier():
+    """Train the classifier that judges samples, and ship it; return its figures."""
+    path = evaluation.train_shipped()
+    ship(path, "evaluation")
+    return read_card()[path.stem]["figures"]
 
 
 def normalise(notebook):
