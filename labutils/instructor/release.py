@@ -1,0 +1,85 @@
+"""Versions of the course to hand out: one for students, without the solutions, and one with them."""
+
+import re
+import shutil
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+
+import nbformat
+
+from ..paths import PROJECT_ROOT
+from .labs import UsageError, lab_names, lab_path
+
+# what a student needs beside the notebooks
+PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "Makefile",
+         "README.md", "LICENSE", "notebooks/quick.yml")
+MARKS = {"SOLUTION": re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.M | re.S),
+         "HIDDEN TESTS": re.compile(r"^([ \t]*)### BEGIN HIDDEN TESTS\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.M | re.S)}
+TEACHERS_ONLY = {"answer", "instructor"}        # tags of cells that no student gets
+
+
+def release(folder, names=()):
+    """Write `folder`/student, `folder`/solutions and `folder`/student.zip with the labs `names`; none: all.
+
+    All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, an
+    unknown lab, or a notebook with a mark that is not closed.
+    """
+    folder, names = Path(folder).expanduser().resolve(), list(dict.fromkeys(names)) or lab_names()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not an empty folder; name a new one, so that no version is mixed with another")
+    notebooks = {name: nbformat.read(lab_path(name), as_version=4) for name in names}
+    versions = {"student": {name: student_version(name, notebook) for name, notebook in notebooks.items()},
+                "solutions": notebooks}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as part:
+        for version, labs in versions.items():
+            write_version(Path(part) / version, labs)
+        shutil.make_archive(str(Path(part) / "student"), "zip", Path(part), "student")
+        Path(part).chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        Path(part).rename(folder)
+        Path(part).mkdir()      # for the context manager to remove
+    return folder
+
+
+def write_version(folder, notebooks):
+    """Write the notebooks {name: notebook}, and beside them what it takes to run them."""
+    for part in PARTS:
+        source, target = PROJECT_ROOT / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, target)
+    for name, notebook in notebooks.items():
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+
+
+def student_version(name, notebook):
+    """Return a copy of a lab's notebook without solutions, hidden tests, answers, outputs and traces of them."""
+    student = deepcopy(notebook)
+    student.cells = [student_cell(name, cell) for cell in student.cells
+                     if not TEACHERS_ONLY & set(cell.metadata.get("tags", []))]
+    student.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata}
+    return student
+
+
+def student_cell(name, cell):
+    """Make of one cell what a student gets, and return it."""
+    cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "nbgrader")}
+    exercise = cell.metadata.get("nbgrader", {}).get("grade_id", "this exercise")
+    cell.source = MARKS["SOLUTION"].sub(lambda match: stub(match.group(1), exercise), cell.source)
+    cell.source = MARKS["HIDDEN TESTS"].sub("", cell.source).rstrip("\n")
+    if left := re.search(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)", cell.source):
+        raise UsageError(f"{name}, cell {cell.id}: the mark {left.group(0)!r} has no partner; every BEGIN needs its END")
+    if cell.cell_type == "code":
+        cell.outputs, cell.execution_count = [], None
+    return cell
+
+
+def stub(indent, exercise):
+    """Return the lines that stand in the place of a solution."""
+    return (f"{indent}# YOUR CODE HERE\n"
+            f'{indent}raise NotImplementedError("{exercise}: put your answer in the place of this line")')
