@@ -5,5 +5,6 @@ from .data import DatasetError, get_loaders
 from .images import collage, save_image, show, to_uint8
 from .paths import make_dir
 from .results import plot_curves, show_results
+from .sliders import explore
 from .training import (AverageMeter, autocast, get_device, init_weights, progress, require_positive,
                        seed_everything)

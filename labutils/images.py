@@ -74,15 +74,24 @@ def save_image(path, image):
     A relative path is taken from the project's root. Returns the path. Raises `ValueError` for a
     picture of another type and for an ending that OpenCV does not know.
     """
-    image, path = np.asarray(image), project_path(path)
+    path = project_path(path)
+    try:
+        content = encode(image, path.suffix)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    with replacing(path) as part:
+        part.write_bytes(content)
+    return path
+
+
+def encode(image, ending=".png"):
+    """Return the bytes of a uint8 picture, (H, W) or RGB (H, W, 3), as a file with this ending; raises `ValueError`."""
+    image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise ValueError(f"{path.name}: an image of dtype {image.dtype} and shape {image.shape}; "
-                         "save_image takes uint8, (H, W) or (H, W, 3): use to_uint8 or collage first")
+        raise ValueError(f"an image of dtype {image.dtype} and shape {image.shape}; what can be saved is uint8, "
+                         "(H, W) or (H, W, 3): use to_uint8 or collage first")
     bgr = image[..., ::-1] if image.ndim == 3 else image       # OpenCV's order of the colours
     try:
-        _, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(bgr))
+        return cv2.imencode(ending, np.ascontiguousarray(bgr))[1].tobytes()
     except cv2.error:
-        raise ValueError(f"{path}: unknown picture format {path.suffix!r}; take .png") from None
-    with replacing(path) as part:
-        part.write_bytes(encoded.tobytes())
-    return path
+        raise ValueError(f"unknown picture format {ending!r}; take .png") from None

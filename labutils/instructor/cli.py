@@ -48,6 +48,11 @@ def build_parser():
     refresh.add_argument("labs", nargs="*", metavar="LAB",
                          help="names of labs, or 'classifier', which judges samples; none: all labs")
     refresh.set_defaults(command=refresh_command)
+
+    release = commands.add_parser("release", help="write a version for students and one with solutions")
+    release.add_argument("folder", type=Path, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
+    release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
+    release.set_defaults(command=release_command)
     return parser
 
 
@@ -108,6 +113,14 @@ def refresh_command(options):
     for name in names:
         figures = refresh_classifier() if name == "classifier" else refresh(name)
         print(f"{name}: {key_figures(figures)}", flush=True)
+    return 0
+
+
+def release_command(options):
+    """`labs release`: hand-outs."""
+    from .release import release
+    folder = release(options.folder, options.labs)
+    print(f"for students: {folder / 'student'} and {folder / 'student.zip'}\nwith solutions: {folder / 'solutions'}")
     return 0
 
 

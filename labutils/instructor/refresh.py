@@ -48,7 +48,7 @@ def normalise(notebook):
     notebook.metadata = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
                          "language_info": {"name": "python"}}
     for cell in without_progress(notebook).cells:
-        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter")}
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter", "nbgrader")}
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
         if cell.metadata.get("jupyter", {}).get("source_hidden") is not True:

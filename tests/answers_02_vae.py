@@ -1,0 +1,111 @@
+"""Right and wrong answers to the exercises of lab 02; `test_checks.py` hands them to the checks."""
+
+import torch
+import torch.nn.functional as F
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+
+def standard_kl(mu, logvar):
+    return 0.5 * (mu**2 + logvar.exp() - logvar - 1)
+
+
+def kl(mu_q, logvar_q, mu_p, logvar_p):
+    return 0.5 * (logvar_p - logvar_q + (logvar_q.exp() + (mu_q - mu_p) ** 2) / logvar_p.exp() - 1)
+
+
+def kl_by_library(mu_q, logvar_q, mu_p, logvar_p):
+    q, p = Normal(mu_q, logvar_q.mul(0.5).exp()), Normal(mu_p, logvar_p.mul(0.5).exp())
+    return kl_divergence(q, p).sum(-1)
+
+
+def walk_in_a_row(vae, z, latent, values):
+    codes = z.repeat(len(values), 1)
+    codes[:, latent] = values
+    return vae.draw(codes)
+
+
+def walk_one_by_one(vae, z, latent, values):
+    unit = F.one_hot(torch.tensor(latent), z.shape[1])
+    return torch.cat([vae.draw(z * (1 - unit) + value * unit) for value in values])
+
+
+def walk_in_place(vae, z, latent, values):
+    frames = []
+    for value in values:
+        z[0, latent] = value
+        frames.append(vae.draw(z))
+    return torch.cat(frames)
+
+
+def nll(logits, x):
+    return F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
+
+
+def loss_by_library(logits, x, mu, logvar, beta):
+    reconstruction = -Bernoulli(logits=logits, validate_args=False).log_prob(x.flatten(1)).sum(1)
+    return (reconstruction + beta * kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).sum(1)).mean()
+
+
+def codes_one_by_one(mu, logvar, n):
+    index = torch.multinomial(torch.ones(len(mu)), n, replacement=True)
+    return Normal(mu[index], logvar[index].mul(0.5).exp()).sample()
+
+
+def codes(width=lambda logvar: (logvar / 2).exp(), choose=lambda N, n: torch.randint(N, (n,))):
+    def sample(mu, logvar, n):
+        i = choose(len(mu), n)
+        return mu[i] + width(logvar[i]) * torch.randn(n, mu.shape[1])
+    return sample
+
+
+def codes_of_one_gaussian(mu, logvar, n):
+    return mu.mean(0) + (mu.var(0) + logvar.exp().mean(0)).sqrt() * torch.randn(n, mu.shape[1])
+
+
+ANSWERS = {
+    "gaussian_kl": {
+        "right": [lambda *a: kl(*a).sum(1), kl_by_library],
+        "wrong": [
+            (lambda *a: -kl(*a).sum(1), "sign"),
+            (lambda mu_q, lv_q, mu_p, lv_p: kl(mu_p, lv_p, mu_q, lv_q).sum(1), "roles exchanged"),
+            (lambda mu_q, lv_q, mu_p, lv_p: kl(mu_q, 2 * lv_q, mu_p, 2 * lv_p).sum(1), "variance is taken for a deviation"),
+            (lambda *a: 2 * kl(*a).sum(1), "twice too large"),
+            (lambda *a: kl(*a).mean(1), "mean over the latents"),
+            (lambda *a: kl(*a).sum(0), "wrong axis"),
+            (lambda *a: kl(*a).sum(), "one number"),
+            (lambda *a: kl(*a), "shape"),
+            (lambda mu_q, lv_q, mu_p, lv_p: standard_kl(mu_q, lv_q).sum(1), "values are not"),
+            (lambda *a: None, "returns NoneType"),
+        ]},
+    "walk": {
+        "right": [walk_in_a_row, walk_one_by_one],
+        "wrong": [
+            (lambda vae, z, latent, values: torch.cat([vae.draw(z) for _ in values]), "All frames are equal"),
+            (walk_in_place, "has been changed"),
+            (lambda vae, z, latent, values: walk_in_a_row(vae, z, latent, values + z[0, latent]), "added"),
+            (lambda vae, z, latent, values: vae.draw(values[:, None].repeat(1, z.shape[1])), "All latents take the value"),
+            (lambda vae, z, latent, values: vae.draw(z), "One frame"),
+        ]},
+    "beta_loss": {
+        "right": [lambda l, x, mu, lv, beta: nll(l, x).sum(1).mean() + beta * standard_kl(mu, lv).sum(1).mean(), loss_by_library],
+        "wrong": [
+            (lambda l, x, mu, lv, beta: nll(l, x).mean() + beta * standard_kl(mu, lv).sum(1).mean(), "hidden beta of 784"),
+            (lambda l, x, mu, lv, beta: nll(l, x).sum(1).mean() + beta * standard_kl(mu, lv).mean(), "averaged over the latents"),
+            (lambda l, x, mu, lv, beta: nll(l, x).mean() + beta * standard_kl(mu, lv).mean(), "Both terms are averaged"),
+            (lambda l, x, mu, lv, beta: nll(l, x).sum() + beta * standard_kl(mu, lv).sum(), "batch is summed"),
+            (lambda l, x, mu, lv, beta: nll(l, x).sum(1).mean() + standard_kl(mu, lv).sum(1).mean(), "beta is not used"),
+            (lambda l, x, mu, lv, beta: beta * nll(l, x).sum(1).mean() + standard_kl(mu, lv).sum(1).mean(), "wrong term"),
+            (lambda l, x, mu, lv, beta: nll(l, x).sum(1).mean() - beta * standard_kl(mu, lv).sum(1).mean(), "sign of the KL"),
+            (lambda l, x, mu, lv, beta: nll(l.sigmoid(), x).sum(1).mean() + beta * standard_kl(mu, lv).sum(1).mean(), "sigmoid too many"),
+        ]},
+    "sample_codes": {
+        "right": [codes(), codes_one_by_one],
+        "wrong": [
+            (codes(width=lambda logvar: 0 * logvar), "no noise"),
+            (codes_of_one_gaussian, "where no picture has its code"),
+            (codes(width=lambda logvar: logvar.exp()), "variance is taken for a deviation"),
+            (codes(choose=lambda N, n: torch.arange(n) % 100), "not chosen equally often"),
+            (codes(width=lambda logvar: (logvar[:, :1] / 2).exp()), "latents do not have each"),
+            (lambda mu, logvar, n: codes()(mu, logvar, n).mean(1), "shape"),
+        ]},
+}

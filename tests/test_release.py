@@ -1,0 +1,202 @@
+"""Versions to hand out: nothing of a solution in the student's, and every exercise can be solved there."""
+
+import ast
+import json
+import zipfile
+
+import nbformat
+import pytest
+from conftest import NOTEBOOKS, command, definitions
+from test_instructor import notebooks  # noqa: F401, a fixture
+
+from labutils import checks
+from labutils.instructor import cli, labs
+from labutils.instructor.labs import UsageError
+from labutils.instructor.release import release, student_version
+from labutils.paths import PROJECT_ROOT
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def solutions(notebook):
+    """Return {grade_id: cell} of the solution cells."""
+    return {cell.metadata.nbgrader.grade_id: cell for cell in notebook.cells
+            if cell.metadata.get("nbgrader", {}).get("solution")}
+
+
+def solution_lines(cell):
+    """Return the lines between the marks of a cell that say something of their own."""
+    inside, lines = False, []
+    for line in cell.source.splitlines():
+        if "### BEGIN SOLUTION" in line or "### END SOLUTION" in line:
+            inside = not inside
+        elif inside and len(line.strip()) > 12:
+            lines.append(line.strip())
+    return lines
+
+
+# ------------------------------------------------------------------------------------ the real labs
+
+@each_notebook
+def test_a_lab_has_exercises_with_checks_and_marks(path):
+    notebook = read(path)
+    exercises = solutions(notebook)
+    tests = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    assert 4 <= len(tests) <= 8
+    for cell in exercises.values():
+        assert cell.source.count("### BEGIN SOLUTION") == cell.source.count("### END SOLUTION") == 1
+        assert cell.metadata.jupyter.source_hidden, "solutions are folded"
+    for cell in tests:
+        name = cell.metadata.nbgrader.grade_id.removeprefix("check_")
+        assert cell.source == f"checks.check_{name}({name})" and name in exercises
+        assert cell.metadata.nbgrader.points >= 1 and cell.outputs[0].text == f"{name}: right.\n"
+
+
+def test_grade_ids_are_unique_in_the_course():
+    ids = [cell.metadata.nbgrader.grade_id for path in NOTEBOOKS for cell in read(path).cells if "nbgrader" in cell.metadata]
+    assert len(ids) == len(set(ids))
+    graded = {name.removeprefix("check_") for name in ids if name.startswith("check_")}
+    assert graded == {name.removeprefix("check_") for name in vars(checks) if name.startswith("check_")}
+
+
+@each_notebook
+def test_nothing_of_a_solution_is_left(path):
+    notebook = read(path)
+    student = student_version(path.stem, notebook)
+    text = json.dumps(student)
+    assert "SOLUTION" not in text and "HIDDEN" not in text and '"answer"' not in text and "<details>" not in text
+    assert "source_hidden" not in text and '"outputs": [{' not in text
+    elsewhere = "".join(cell.source for cell in notebook.cells if not cell.metadata.get("nbgrader", {}).get("solution"))
+    for cell in solutions(notebook).values():
+        for line in solution_lines(cell):
+            assert json.dumps(line)[1:-1] not in text or line in elsewhere, line
+    assert all(cell.execution_count is None for cell in student.cells if cell.cell_type == "code")
+    nbformat.validate(student)
+
+
+@each_notebook
+def test_every_check_fails_in_the_student_version_and_passes_with_the_solutions(path, capsys):
+    """The exercise cells alone, on the definitions of the lab: `exercise` defines, `checks` judges."""
+    notebook = read(path)
+    student = student_version(path.stem, notebook)
+    space = vars(definitions(path.stem))
+    stubs, answers = solutions(student), solutions(notebook)
+    names = [cell.metadata.nbgrader.grade_id.removeprefix("check_") for cell in notebook.cells
+             if cell.metadata.get("nbgrader", {}).get("grade")]
+    for name in names:
+        exec(stubs[name].source, space)
+        with pytest.raises(NotImplementedError, match=f"{name}: put your answer"):
+            exec(f"checks.check_{name}({name})", space)
+        exec(answers[name].source, space)
+        exec(f"checks.check_{name}({name})", space)
+        assert capsys.readouterr().out == f"{name}: right.\n"
+
+
+@each_notebook
+def test_stubs_keep_the_signature_and_the_docstring(path):
+    notebook = read(path)
+    stubs = solutions(student_version(path.stem, notebook))
+    for name, cell in solutions(notebook).items():
+        whole, stub = ast.parse(cell.source), ast.parse(stubs[name].source)
+        for one, other in zip(whole.body, stub.body):
+            if isinstance(one, ast.FunctionDef):
+                assert ast.unparse(one.args) == ast.unparse(other.args)
+                assert ast.get_docstring(one) == ast.get_docstring(other) and ast.get_docstring(one)
+
+
+# -------------------------------------------------------------------------------------- the command
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    return release(tmp_path_factory.mktemp("course") / "out", ["02_vae"])
+
+
+def test_a_release_has_all_that_it_takes(released):
+    assert sorted(p.name for p in released.iterdir()) == ["solutions", "student", "student.zip"]
+    for version in ("student", "solutions"):
+        for part in ("notebooks/02_vae.ipynb", "notebooks/quick.yml", "labutils/checks.py", "img/vae.svg", "Makefile",
+                     "constraints.txt", "checkpoints/card.json", "README.md", "LICENSE"):
+            assert (released / version / part).is_file(), part
+        assert not list((released / version).rglob("__pycache__")) and not list((released / version).rglob("tests"))
+    assert (released / "solutions/notebooks/02_vae.ipynb").read_text() == (PROJECT_ROOT / "notebooks/02_vae.ipynb").read_text()
+    with zipfile.ZipFile(released / "student.zip") as archive:
+        names = archive.namelist()
+        assert "student/notebooks/02_vae.ipynb" in names and all(name.startswith("student/") for name in names)
+        assert b"BEGIN SOLUTION" not in archive.read("student/notebooks/02_vae.ipynb")
+
+
+TINY = ["-p", "dataset", "digits", "-p", "limit", "128", "-p", "epochs", "1", "-p", "sweep_images", "64",
+        "-p", "sweep_epochs", "1", "-p", "n_samples", "32", "-p", "device", "cpu"]
+
+
+def test_the_student_version_runs_up_to_its_first_stub(released, tmp_path):
+    done = command("papermill", released / "student/notebooks/02_vae.ipynb", tmp_path / "o.ipynb",
+                   "--cwd", released / "student/notebooks", *TINY, "-p", "out_dir", tmp_path / "out")
+    assert done.returncode == 1 and "NotImplementedError: gaussian_kl: put your answer" in done.stderr, done.stderr[-2000:]
+
+
+def test_with_the_solutions_pasted_back_it_runs_to_its_end(released, tmp_path):
+    student = read(released / "student/notebooks/02_vae.ipynb")
+    answers = solutions(read(released / "solutions/notebooks/02_vae.ipynb"))
+    for name, cell in solutions(student).items():
+        cell.source = answers[name].source
+    nbformat.write(student, tmp_path / "pasted.ipynb")
+    done = command("papermill", tmp_path / "pasted.ipynb", tmp_path / "o.ipynb", "--cwd", released / "student/notebooks",
+                   *TINY, "-p", "out_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+# --------------------------------------------------------------------------------- small notebooks
+
+def make_lab(folder, source, tags=()):
+    cells = [nbformat.v4.new_markdown_cell("# Lab"), nbformat.v4.new_code_cell(source, metadata={"tags": list(tags), "nbgrader": {
+        "grade_id": "twice", "solution": True, "grade": False, "locked": False, "schema_version": 3, "task": False}})]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "01_good.ipynb")
+
+
+def test_regions_are_replaced_where_they_stand(notebooks, tmp_path):  # noqa: F811
+    make_lab(notebooks, "def twice(x):\n    '''2x'''\n    ### BEGIN SOLUTION\n    y = x\n    return y + x\n    ### END SOLUTION\n\n"
+                        "print('kept')\n### BEGIN HIDDEN TESTS\nassert twice(2) == 4\n### END HIDDEN TESTS")
+    release(tmp_path / "r", ["01_good"])
+    source = read(tmp_path / "r/student/notebooks/01_good.ipynb").cells[1].source
+    assert source == ("def twice(x):\n    '''2x'''\n    # YOUR CODE HERE\n    raise NotImplementedError(\"twice: put your answer "
+                      "in the place of this line\")\n\nprint('kept')")
+
+
+@pytest.mark.parametrize("tag", ["answer", "instructor"])
+def test_cells_for_teachers_are_gone(notebooks, tmp_path, tag):  # noqa: F811
+    make_lab(notebooks, "secret = 1", [tag])
+    release(tmp_path / "r", ["01_good"])
+    assert len(read(tmp_path / "r/student/notebooks/01_good.ipynb").cells) == 1
+    assert len(read(tmp_path / "r/solutions/notebooks/01_good.ipynb").cells) == 2
+
+
+@pytest.mark.parametrize("source", ["### BEGIN SOLUTION\nx = 1", "x = 1\n### END SOLUTION", "### BEGIN HIDDEN TESTS\nassert 1"])
+def test_a_mark_without_its_partner_is_named_and_nothing_is_written(notebooks, tmp_path, source, capsys):  # noqa: F811
+    make_lab(notebooks, source)
+    assert cli.main(["release", str(tmp_path / "r"), "01_good"]) == 2
+    message = capsys.readouterr().err
+    assert "01_good" in message and "### " in message and "partner" in message
+    assert not (tmp_path / "r").exists() and [p for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_folder_in_use_and_an_unknown_lab_are_refused(notebooks, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.txt").write_text("mine")
+    assert cli.main(["release", str(tmp_path / "full")]) == 2
+    assert "not an empty folder" in capsys.readouterr().err and (tmp_path / "full/thesis.txt").read_text() == "mine"
+    assert cli.main(["release", str(tmp_path / "new"), "03_vea"]) == 2
+    assert "'03_vea'" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    with pytest.raises(UsageError):
+        release(tmp_path / "full/thesis.txt")
+
+
+def test_an_empty_folder_may_be_there_already(notebooks, tmp_path):  # noqa: F811
+    make_lab(notebooks, "x = 1")
+    (tmp_path / "r").mkdir()
+    assert release(tmp_path / "r", ["01_good"]) == tmp_path / "r"
+    assert (tmp_path / "r/student.zip").is_file() and labs.NOTEBOOKS == notebooks
