@@ -1,0 +1,110 @@
+"""The labs as a student meets them: JupyterLab in a headless browser, Run All, no error, sliders that move the picture.
+
+Runs where Chromium and the Python package playwright are installed (no download of a browser is needed).
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+
+import pytest
+from conftest import BIN, NOTEBOOKS
+from test_notebooks import prepare_copy
+
+from labutils.paths import PROJECT_ROOT
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
+
+RUN_ALL = """async () => {
+    const panel = window.jupyterapp.shell.currentWidget;
+    await panel.context.ready;
+    await panel.sessionContext.ready;
+    await window.jupyterapp.commands.execute('notebook:run-all-cells');
+    const cells = panel.content.model.cells;
+    return Array.from({length: cells.length}, (_, i) => cells.get(i).toJSON());
+}"""
+SHOW_CELL = """async index => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    notebook.activeCellIndex = index;
+    await notebook.scrollToItem(index);
+}"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """JupyterLab on copies of the labs with tiny parameters; gives (folder, address with {} for the notebook)."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = (folder / "log.txt").open("w")
+    process = subprocess.Popen(
+        [BIN / "jupyter", "lab", "--no-browser", "--allow-root", "--expose-app-in-browser", f"--port={port}", "--ServerApp.port_retries=0",
+         "--IdentityProvider.token=test", f"--notebook-dir={folder}"], stdout=log, stderr=log, cwd=folder,
+        env={**os.environ, "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")})
+    address = f"http://127.0.0.1:{port}/lab/tree/{{}}?token=test"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token=test", timeout=2)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield folder, address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        yield chromium
+        chromium.close()
+
+
+def open_and_run(browser, server, path):
+    """Open a lab, Run All, and return the page and the cells with their outputs."""
+    folder, address = server
+    prepare_copy(path, folder)
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(address.format(path.name))
+    page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.content?.model?.cells?.length > 10", timeout=60_000)
+    page.set_default_timeout(300_000)
+    return page, page.evaluate(RUN_ALL)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_run_all_ends_without_an_error_cell(browser, server, path):
+    page, cells = open_and_run(browser, server, path)
+    outputs = [(cell["id"], output) for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
+    assert not [(i, output) for i, output in outputs if output["output_type"] == "error"]
+    assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code" and cell["source"])
+    assert any("image/png" in output.get("data", {}) for _, output in outputs)
+    page.close()
+
+
+@pytest.mark.parametrize("lab", [path.stem for path in NOTEBOOKS if "\nexplore(" in path.read_text().replace('"', "\n")])
+def test_a_slider_moves_the_picture(browser, server, lab):
+    page, cells = open_and_run(browser, server, PROJECT_ROOT / f"notebooks/{lab}.ipynb")
+    index = next(i for i, cell in enumerate(cells) if re.search(r"^explore\(", "".join(cell["source"]), flags=re.M))
+    page.evaluate(SHOW_CELL, index)
+    picture = page.locator("img.widget-image, .widget-image img").first
+    handle = page.locator(".noUi-handle").first
+    handle.wait_for(state="visible")
+    before, address = picture.screenshot(), picture.get_attribute("src")
+    handle.focus()
+    for _ in range(15):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("old => document.querySelector('img.widget-image, .widget-image img').src !== old", arg=address, timeout=30_000)
+    page.wait_for_timeout(500)
+    assert picture.screenshot() != before
+    page.close()

@@ -1,0 +1,47 @@
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from labutils import explore, sliders
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed."""
+    shown = []
+    monkeypatch.setattr(sliders, "display", shown.append)
+    return shown
+
+
+def grey(level, size=4):
+    return np.full((size, size), level, np.uint8)
+
+
+def test_the_picture_follows_the_slider(shown):
+    controls = explore(grey, level=(0, 255, 1, 100), size=(2, 8, 2, 4))
+    [box] = shown
+    picture = box.children[0]
+
+    def seen():
+        return cv2.imdecode(np.frombuffer(picture.value, np.uint8), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(seen(), grey(100, 4))
+    controls["level"].value = 37
+    np.testing.assert_array_equal(seen(), grey(37, 4))
+    controls["size"].value = 8
+    np.testing.assert_array_equal(seen(), grey(37, 8))
+
+
+def test_ranges_and_steps(shown):
+    controls = explore(lambda whole, part: grey(int(whole + part)), whole=(0, 9, 1, 3), part=(-3.0, 3.0, 0.5, 0.0))
+    whole, part = controls["whole"], controls["part"]
+    assert (whole.min, whole.max, whole.step, whole.value) == (0, 9, 1, 3) and isinstance(whole.value, int)
+    assert (part.min, part.max, part.step, part.value) == (-3, 3, 0.5, 0) and isinstance(part.value, float)
+    assert whole.description == "whole"
+
+
+def test_without_ipywidgets_a_lab_goes_on(shown, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert explore(grey, level=(0, 255, 1, 100)) == {}
+    assert not shown and "ipywidgets" in capsys.readouterr().out
