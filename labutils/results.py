@@ -6,8 +6,7 @@ import math
 import matplotlib.pyplot as plt
 from IPython.display import display
 
-from .images import SCREEN_DPI
-
+SCREEN_DPI = 72     # keeps a notebook with its pictures under 1 MB
 # Okabe and Ito's colours, which colour-blind readers can tell apart (jfly.uni-koeln.de/color, 2008)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", "-.", ":", "-", "--")

@@ -85,11 +85,12 @@ def test_save_image_names_what_is_wrong(tmp_path, name, image, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_show_draws_every_pixel_once(monkeypatch):
-    import matplotlib.pyplot as plt
-    plt.switch_backend("agg")
-    monkeypatch.setattr(plt, "show", lambda: None)
-    show(np.zeros((30, 50), np.uint8))
-    figure = plt.gcf()
-    assert tuple(figure.get_size_inches() * figure.dpi) == (50, 30)
-    plt.close(figure)
+@pytest.mark.parametrize("shape", [(30, 50), (30, 50, 3)])
+def test_show_puts_every_pixel_into_the_notebook_once(monkeypatch, capsys, shape):
+    shown = []
+    monkeypatch.setattr("labutils.images.display", shown.append)
+    picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    show(picture, "its title")
+    decoded = cv2.imdecode(np.frombuffer(shown[0].data, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(decoded[..., ::-1] if len(shape) == 3 else decoded, picture)
+    assert shown[0].format == "png" and capsys.readouterr().out == "its title\n"

@@ -195,14 +195,39 @@ def test_the_same_seed_gives_the_same_figures(path, tmp_path):
 
 
 @each_notebook
-@pytest.mark.parametrize("name, value", [("epochs", 0), ("dataset", "mnits"), ("batch_size", 0), ("limit", -1)])
-def test_a_bad_value_stops_the_lab_before_any_training(path, tmp_path, name, value):
-    done = command("labs", "run", path.stem, "--out", tmp_path, *tiny_parameters(path, **{name: value}))
-    assert done.returncode == 1
-    run = json.loads((tmp_path / path.stem / "run.json").read_text())
-    assert run["error"].startswith("ValueError") and str(value) in run["error"] and name in run["error"]
-    executed = [cell for cell in code_cells(tmp_path / path.stem / path.name) if cell.execution_count]
-    assert len(executed) <= 6, "the error comes in the first cells"
+@pytest.mark.parametrize("name, value", [("epochs", 0), ("dataset", "mnits"), ("batch_size", 0), ("limit", -1),
+                                         ("n_samples", 0), ("seed", -1), ("device", "gpu")])
+def test_a_bad_value_is_named_before_any_training(path, tmp_path, name, value):
+    """The cells up to the data, executed here: a kernel for each value would take minutes."""
+    source = parameters_cell(path).source
+    if not re.search(rf"^{name}:", source, flags=re.M):
+        pytest.skip(f"{path.stem} has no {name}")
+    ids = [cell.id for cell in code_cells(path)]
+    with pytest.raises(ValueError) as error:
+        space = {}
+        for cell in code_cells(path)[:ids.index("data") + 1]:
+            exec(cell.source, space)
+            if "parameters" in tags(cell):
+                space |= {"dataset": "digits", "device": "cpu", "out_dir": str(tmp_path), name: value}
+    assert name in str(error.value) and str(value) in str(error.value)
+
+
+def test_a_bad_value_fails_the_run(tmp_path):
+    done = command("labs", "run", "02_vae", "--out", tmp_path, "-p", "dataset", "mnits")
+    run = json.loads((tmp_path / "02_vae/run.json").read_text())
+    assert done.returncode == 1 and run["error"].startswith("ValueError") and "mnits" in run["error"]
+    assert len([cell for cell in code_cells(tmp_path / "02_vae/02_vae.ipynb") if cell.execution_count]) <= 6
+
+
+@each_notebook
+def test_pictures_of_another_shape_are_named(path, tmp_path):
+    ids = [cell.id for cell in code_cells(path)]
+    with pytest.raises(ValueError, match="faces.*(1, 32, 32)|(1, 32, 32).*faces"):
+        space = {}
+        for cell in code_cells(path)[:ids.index("data") + 1]:
+            exec(cell.source, space)
+            if "parameters" in tags(cell):
+                space |= {"dataset": "faces", "device": "cpu", "out_dir": str(tmp_path)}
 
 
 @needs_mnist
