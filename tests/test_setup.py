@@ -3,9 +3,12 @@
 import re
 import tomllib
 
+import nbformat
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from labutils.instructor.run import find_results
 from labutils.paths import PROJECT_ROOT
 
 
@@ -77,3 +80,17 @@ def test_the_links_of_the_readme_lead_somewhere():
     assert local
     for link in local:
         assert (PROJECT_ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("row, lab, prefix", [
+    ("VAE, 784-400-20 (02)", "02_vae", ""), ("convolutional VAE (03)", "03_conv_vae", ""), ("MLP GAN (04)", "04_gan", "mlp_"),
+    ("DCGAN (04)", "04_gan", "dcgan_"), ("Wasserstein GAN (05)", "05_wgan", "")])
+def test_the_figures_of_the_readme_are_those_of_the_notebooks(row, lab, prefix):
+    readme = (PROJECT_ROOT / "README.md").read_text()
+    [line] = [line for line in readme.splitlines() if line.startswith(f"| {row} |")]
+    results = find_results(nbformat.read(PROJECT_ROOT / f"notebooks/{lab}.ipynb", as_version=4))
+    figures = {name: results[prefix + name] for name in ("frechet", "precision", "recall", "class_entropy")}
+    expected = [f"{figures['frechet']:.0f}", *(f"{figures[name]:.2f}" for name in ("precision", "recall", "class_entropy"))]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == expected
+    assert results[prefix + "n_samples"] == 10_000
+    assert f"{results[prefix + 'frechet_floor']:.1f}" in readme
