@@ -164,7 +164,7 @@ def test_nbval_executes_the_lab_and_compares_the_marked_cells(path, tmp_path):
 def test_nbval_notices_a_changed_output(tmp_path):
     copy = prepare_copy(PROJECT_ROOT / "notebooks/02_vae.ipynb", tmp_path)
     notebook = nbformat.read(copy, as_version=4)
-    [cell] = [cell for cell in notebook.cells if cell.id == "kl-check"]
+    [cell] = [cell for cell in notebook.cells if cell.id == "kl"]
     cell.outputs[0].text = cell.outputs[0].text.replace("1.1927", "1.1928")
     nbformat.write(notebook, copy)
     done = validate(copy)
