@@ -5,7 +5,8 @@ import shutil
 import nbformat
 import pytest
 from conftest import command
-from test_release import TINY, solutions
+from test_notebooks import tiny_parameters
+from test_release import solutions
 
 from labutils.paths import PROJECT_ROOT
 
@@ -30,7 +31,8 @@ def test_generate_and_autograde(tmp_path):
     course = tmp_path / "course"
     (course / "source/labs").mkdir(parents=True)
     source = course / "source/labs/02_vae.ipynb"        # the lab with small parameters, so that grading is quick
-    assert command("papermill", LAB, source, "--prepare-only", *TINY, "-p", "out_dir", tmp_path / "out").returncode == 0
+    assert command("papermill", LAB, source, "--prepare-only",
+                   *tiny_parameters(LAB, out_dir=tmp_path / "out")).returncode == 0
     at = f"--CourseDirectory.root={course}"
     done = command("nbgrader", "generate_assignment", "labs", "--create", at)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from conftest import NOTEBOOKS, command, definitions
 from test_instructor import notebooks  # noqa: F401, a fixture
+from test_notebooks import tiny_parameters
 
 from labutils import checks
 from labutils.instructor import cli, labs
@@ -112,7 +113,7 @@ def test_stubs_keep_the_signature_and_the_docstring(path):
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    return release(tmp_path_factory.mktemp("course") / "out", ["02_vae"])
+    return release(tmp_path_factory.mktemp("course") / "out")
 
 
 def test_a_release_has_all_that_it_takes(released):
@@ -129,24 +130,29 @@ def test_a_release_has_all_that_it_takes(released):
         assert b"BEGIN SOLUTION" not in archive.read("student/notebooks/02_vae.ipynb")
 
 
-TINY = ["-p", "dataset", "digits", "-p", "limit", "128", "-p", "epochs", "1", "-p", "sweep_images", "64",
-        "-p", "sweep_epochs", "1", "-p", "n_samples", "32", "-p", "device", "cpu"]
+def run_student(notebook, path, released, tmp_path):
+    """Execute a student's notebook with tiny parameters; return the finished process."""
+    copy = tmp_path / f"{path.stem}.ipynb"
+    nbformat.write(notebook, copy)
+    return command("papermill", copy, tmp_path / "out.ipynb", "--cwd", released / "student/notebooks",
+                   *tiny_parameters(path, out_dir=tmp_path / "out"))
 
 
-def test_the_student_version_runs_up_to_its_first_stub(released, tmp_path):
-    done = command("papermill", released / "student/notebooks/02_vae.ipynb", tmp_path / "o.ipynb",
-                   "--cwd", released / "student/notebooks", *TINY, "-p", "out_dir", tmp_path / "out")
-    assert done.returncode == 1 and "NotImplementedError: gaussian_kl: put your answer" in done.stderr, done.stderr[-2000:]
+@each_notebook
+def test_the_student_version_runs_up_to_its_first_stub(released, tmp_path, path):
+    student = read(released / f"student/notebooks/{path.name}")
+    done = run_student(student, path, released, tmp_path)
+    first = next(iter(solutions(student)))
+    assert done.returncode == 1 and f"NotImplementedError: {first}: put your answer" in done.stderr, done.stderr[-2000:]
 
 
-def test_with_the_solutions_pasted_back_it_runs_to_its_end(released, tmp_path):
-    student = read(released / "student/notebooks/02_vae.ipynb")
-    answers = solutions(read(released / "solutions/notebooks/02_vae.ipynb"))
+@each_notebook
+def test_with_the_solutions_pasted_back_it_runs_to_its_end(released, tmp_path, path):
+    student = read(released / f"student/notebooks/{path.name}")
+    answers = solutions(read(released / f"solutions/notebooks/{path.name}"))
     for name, cell in solutions(student).items():
         cell.source = answers[name].source
-    nbformat.write(student, tmp_path / "pasted.ipynb")
-    done = command("papermill", tmp_path / "pasted.ipynb", tmp_path / "o.ipynb", "--cwd", released / "student/notebooks",
-                   *TINY, "-p", "out_dir", tmp_path / "out")
+    done = run_student(student, path, released, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
