@@ -103,7 +103,7 @@ def test_a_slider_moves_the_picture(browser, server, lab):
     before, address = picture.screenshot(), picture.get_attribute("src")
     handle.focus()
     for _ in range(15):
-        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowLeft")        # the slider of lab 05 begins at its right end
     page.wait_for_function("old => document.querySelector('img.widget-image, .widget-image img').src !== old", arg=address, timeout=30_000)
     page.wait_for_timeout(500)
     assert picture.screenshot() != before
