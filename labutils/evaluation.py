@@ -98,9 +98,14 @@ def judge(classifier, images, batch_size=250):
 
 # ------------------------------------------------------------------------------------------ figures
 
+def class_histogram(classes, n_classes=10):
+    """Shares of the classes (N,), whole numbers from 0: a list of `n_classes` floats that sum to 1."""
+    return (np.bincount(np.asarray(classes), minlength=n_classes) / len(classes)).tolist()
+
+
 def class_entropy(classes, n_classes=10):
     """Entropy of the histogram of classes (N,), in nats: log(n_classes) if all are equally frequent."""
-    return float(entropy(np.bincount(np.asarray(classes), minlength=n_classes)))
+    return float(entropy(class_histogram(classes, n_classes)))
 
 
 def frechet_distance(a, b):

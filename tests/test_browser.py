@@ -5,6 +5,7 @@ Runs where Chromium and the Python package playwright are installed (no download
 
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -48,7 +49,8 @@ def server(tmp_path_factory):
         [BIN / "jupyter", "lab", "--no-browser", "--allow-root", "--expose-app-in-browser", f"--port={port}", "--ServerApp.port_retries=0",
          "--IdentityProvider.token=test", f"--notebook-dir={folder}"], stdout=log, stderr=log, cwd=folder,
         env={**os.environ, "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")})
-    address = f"http://127.0.0.1:{port}/lab/tree/{{}}?token=test"
+    # a workspace for each page: the default one would open again whatever the page before has left
+    address = f"http://127.0.0.1:{port}/lab/workspaces/{{workspace}}/tree/{{notebook}}?token=test"
     try:
         for _ in range(120):
             try:
@@ -76,8 +78,11 @@ def open_and_run(browser, server, path):
     folder, address = server
     prepare_copy(path, folder)
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.goto(address.format(path.name))
-    page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.content?.model?.cells?.length > 10", timeout=60_000)
+    page.goto(address.format(workspace=secrets.token_hex(4), notebook=path.name))
+    page.wait_for_function("""name => {
+        const panel = window.jupyterapp?.shell?.currentWidget;
+        return panel?.context?.path === name && panel.content.model?.cells?.length > 10;
+    }""", arg=path.name, timeout=60_000)
     page.set_default_timeout(300_000)
     return page, page.evaluate(RUN_ALL)
 

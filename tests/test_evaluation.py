@@ -8,7 +8,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from labutils import evaluation, get_loaders
-from labutils.evaluation import (class_entropy, evaluate_samples, frechet_distance, inside, judge, load_classifier,
+from labutils.evaluation import (class_entropy, class_histogram, evaluate_samples, frechet_distance, inside, judge, load_classifier,
                                  nearest_images, precision_recall, train_classifier)
 
 
@@ -83,6 +83,10 @@ def test_inside_does_not_depend_on_the_parts_it_works_in():
 
 
 # --------------------------------------------------------------------------- classes and neighbours
+
+def test_class_histogram_counts_classes_that_never_occur():
+    assert class_histogram(torch.tensor([0, 2, 2, 2]), 4) == [0.25, 0, 0.75, 0]
+
 
 def test_class_entropy_of_known_histograms():
     assert class_entropy(torch.arange(10).repeat(7)) == pytest.approx(math.log(10))
