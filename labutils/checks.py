@@ -9,7 +9,7 @@ file gives nothing away. Names: `check_` and the name of the function that the e
 
 import math
 from collections import Counter
-from functools import reduce
+from functools import reduce, wraps
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,19 @@ class WrongAnswer(AssertionError):
         return [f"Not yet. {self}"]
 
 
+def exercise(check):
+    """Make a function a check: its random numbers are its own, and an answer that it does not refuse is right."""
+    name = check.__name__.removeprefix("check_")
+
+    @wraps(check)
+    def checked(answer):
+        with torch.random.fork_rng(devices=[]):     # the lab draws on as if nobody had checked
+            check(answer)
+        _misses.pop(name, None)
+        print(f"{name}: right.")
+    return checked
+
+
 class Mistake(NamedTuple):
     """A wrong value, what it probably means, and the stronger hint for the second time."""
     value: object
@@ -42,12 +55,6 @@ def refuse(exercise, hint, stronger):
     """Raise `WrongAnswer` with the hint; from the second time on with the stronger one as well."""
     _misses[exercise] += 1
     raise WrongAnswer(hint if _misses[exercise] == 1 else f"{hint} {stronger}")
-
-
-def accept(exercise):
-    """Say that an exercise is done, and forget its wrong answers."""
-    _misses.pop(exercise, None)
-    print(f"{exercise}: right.")
 
 
 def require(exercise, condition, hint, stronger):
@@ -89,6 +96,7 @@ def draws(seed, *shapes):
 
 # ------------------------------------------------------------------------------------------- lab 01
 
+@exercise
 def check_compress(answer):
     """Project (m, d) on the fewest principal directions of (n, d) that explain a share of the variance: (m, d)."""
     from sklearn.decomposition import PCA       # here, so that only this check waits for it
@@ -133,9 +141,9 @@ def check_compress(answer):
                     "How many does the share ask for?"),
         ], tolerance=1e-3)
     compare(name, answer(line, torch.tensor([[0.0, 2.0], [5.0, 5.0]]), 0.9), [[1.0, 1.0], [5.0, 5.0]])
-    accept(name)
 
 
+@exercise
 def check_transposed_size(answer):
     """Pixels along one side that a transposed convolution makes of n, with padding and output padding: a number."""
     name = "transposed_size"
@@ -159,7 +167,6 @@ def check_transposed_size(answer):
                     "Where does the last copy start, and where does it end?"),
             Mistake(right - 1, "One pixel is missing.", "Count the case n = 1 by hand."),
         ])
-    accept(name)
 
 
 class _Autoencoder(nn.Module):
@@ -174,6 +181,7 @@ class _Autoencoder(nn.Module):
         return self.decoder(self.encoder(x))
 
 
+@exercise
 def check_encode_all(answer):
     """Codes (N, k) of all images of a loader, in its order, without a graph."""
     name = "encode_all"
@@ -201,9 +209,9 @@ def check_encode_all(answer):
         ])
         require(name, not getattr(given, "requires_grad", False), "The codes carry their graph with them.",
                 "All the activations of all batches stay in memory. Who is going to call backward?")
-    accept(name)
 
 
+@exercise
 def check_corrupt(answer):
     """Images (B, 1, 28, 28) with normal noise of deviation sigma, cut off to 0..1; the argument stays as it was."""
     name = "corrupt"
@@ -243,9 +251,9 @@ def check_corrupt(answer):
             "Measure it yourself, on a grey image.")
     require(name, abs((answer(black, 0.3) == 0).double().mean() - 0.5) < 0.02, "What leaves the range is not cut off.",
             "Folding or stretching moves other pixels as well. How many pixels of a black image should stay black?")
-    accept(name)
 
 
+@exercise
 def check_denoising_loss(answer):
     """Squared error of what the model makes of the noisy images, against the clean ones: a scalar."""
     name = "denoising_loss"
@@ -280,11 +288,11 @@ def check_denoising_loss(answer):
                     "Look at its gradient in the box above."),
             Mistake((model(noisy) - x).abs().sum() / b, "These are absolute errors.", "The squared error is asked for."),
         ], tolerance=1e-3)
-    accept(name)
 
 
 # ------------------------------------------------------------------------------------------- lab 02
 
+@exercise
 def check_gaussian_kl(answer):
     """KL(N(mu_q, exp(logvar_q)) || N(mu_p, exp(logvar_p))) summed over the latents: four (B, d) -> (B,)."""
     name = "gaussian_kl"
@@ -313,7 +321,6 @@ def check_gaussian_kl(answer):
         ])
     zero = torch.zeros(2, 4)
     compare(name, answer(zero, zero, zero, zero), torch.zeros(2))
-    accept(name)
 
 
 class _Recorder:
@@ -326,6 +333,7 @@ class _Recorder:
         return (z @ self.weights)[:, None, None, None].expand(-1, 1, 28, 28)
 
 
+@exercise
 def check_walk(answer):
     """Decode a code (1, d) with one latent set to each of n values, the others kept: (n, 1, 28, 28)."""
     name = "walk"
@@ -350,9 +358,9 @@ def check_walk(answer):
             Mistake(still[:1], "One frame is returned, and one for each value is asked for.",
                     "A row of codes for each value, then one call of the decoder."),
         ])
-    accept(name)
 
 
+@exercise
 def check_beta_loss(answer):
     """Bernoulli NLL summed over pixels plus beta times the KL summed over latents, mean over the batch: a scalar."""
     name = "beta_loss"
@@ -379,10 +387,9 @@ def check_beta_loss(answer):
             Mistake(twice + beta * kl_total, "A sigmoid too many: the loss takes logits as they are.",
                     "What does '_with_logits' do first?"),
         ], tolerance=1e-3)
-    accept(name)
 
 
-@torch.random.fork_rng(devices=[])
+@exercise
 def check_sample_codes(answer):
     """Draw n codes from the aggregate posterior of codes with means and log variances (N, d): (n, d)."""
     name = "sample_codes"
@@ -409,7 +416,6 @@ def check_sample_codes(answer):
             "Compare the spread around one mean with its logvar.")
     require(name, abs(z[:, 1].std() - 1) < 0.1, "The latents do not have each a width of their own.",
             "Draw noise for every latent of every code.")
-    accept(name)
 
 
 # ------------------------------------------------------------------------------------------- lab 03
@@ -424,6 +430,7 @@ def _seen(layers, side=600):
     return int((gradient > 0).sum())
 
 
+@exercise
 def check_receptive_field(answer):
     """Pixels along one side that one output of a stack of convolutions sees: list of (kernel, stride) -> number."""
     name = "receptive_field"
@@ -453,9 +460,9 @@ def check_receptive_field(answer):
             Mistake(math.prod(strides), "This is how far neighbours lie apart, not how much one of them sees.",
                     "The windows of neighbours overlap."),
         ])
-    accept(name)
 
 
+@exercise
 def check_pixel_nll(answer):
     """-log N(x; x_hat, exp(logvar)) with a variance for each pixel: three times (B, C, H, W) -> a scalar."""
     name = "pixel_nll"
@@ -486,9 +493,9 @@ def check_pixel_nll(answer):
                     "Sums over pixels, means over images."),
             Mistake(-total, "This is the log likelihood, not its negative.", "It is to be minimised."),
         ], tolerance=1e-3)
-    accept(name)
 
 
+@exercise
 def check_stable_nll(answer):
     """Bernoulli NLL from logits of any size, summed over the pixels: twice (B, C, H, W) -> (B,)."""
     name = "stable_nll"
@@ -535,9 +542,9 @@ def check_stable_nll(answer):
     compare(name, gradient, torch.autograd.grad(right.sum(), far)[0], [
         Mistake(torch.zeros_like(far), "The gradient is zero everywhere.", "Does the result depend on the logits?"),
     ])
-    accept(name)
 
 
+@exercise
 def check_cyclic_beta(answer):
     """Weight of the KL at a step: from 0 to beta over the first part `ramp` of each period, then constant."""
     name = "cyclic_beta"
@@ -566,9 +573,9 @@ def check_cyclic_beta(answer):
             Mistake(torch.where(right < beta, 0, right), "The weight jumps from 0 to beta.", "Is a division rounding down?"),
             Mistake(torch.full_like(right, beta), "The weight is constant.", "Where does the step enter?"),
         ])
-    accept(name)
 
 
+@exercise
 def check_balanced_vector(answer):
     """Mean over classes of the difference of mean codes, with minus without: (n, d), (n,), (n,) bool -> (d,)."""
     name = "balanced_vector"
@@ -620,18 +627,16 @@ def check_balanced_vector(answer):
             Mistake(((centres + directions)[both] - means[both]).mean(0), "The pictures with the attribute are compared with all of their class.",
                     "All of them include those with the attribute."),
         ], tolerance=1e-3)
-    accept(name)
 
 
 # ------------------------------------------------------------------------------------------- lab 04
 
+@exercise
 def check_best_discriminator(answer):
     """p_r / (p_r + p_g) in each bin, estimated from two samples of any size: counts (K,) and (K,) -> (K,)."""
     name = "best_discriminator"
     # bins that can be read off: only real points, only synthetic ones, as many, three to one, none
     known = torch.tensor([20, 0, 50, 30, 0]), torch.tensor([0, 40, 50, 10, 0]), torch.tensor([1, 0, 0.5, 0.75, 0.5])
-    require_no_nan = ("An empty bin gives nan: zero by zero.",
-                      "What is asked for in a bin that neither sample has reached?")
     for seed, n_bins in ((None, 5), (0, 6), (1, 15)):
         if seed is None:
             n_real, n_fake, right = known
@@ -643,33 +648,32 @@ def check_best_discriminator(answer):
             right = torch.distributions.Bernoulli(logits=(n_real * prior / n_fake).log(), validate_args=False).probs
             right[0] = 0.5
         given = answer(n_real.clone(), n_fake.clone())
-        values = torch.as_tensor(given) if isinstance(given, (torch.Tensor, list)) or hasattr(given,
-        "__array__") else None
-        require(name, values is None or not values.isnan().any(), *require_no_nan)
+        require(name, not isinstance(given, torch.Tensor) or not given.isnan().any(), "An empty bin gives nan: zero by zero.",
+                "What is asked for in a bin that neither sample has reached?")
         empty, ratio = n_real + n_fake == 0, n_real.double() / n_fake
         p, q = n_real / n_real.sum(), n_fake / n_fake.sum()
-        hinted = {
-            "not the shares": (n_real / (n_real + n_fake),
-                               "The samples differ in size, and the larger one counts for more.",
-                               "Equally often: turn both counts into densities first."),
-            "roles": (1 - right, "Real and synthetic are exchanged.", "D is the probability that a point is real."),
-            "odds": (p / q, "This is the ratio of the densities, not a probability.",
+        hinted = [
+            (n_real / (n_real + n_fake),
+             "The samples differ in size, and the larger one counts for more.",
+             "Equally often: turn both counts into densities first."),
+            (1 - right, "Real and synthetic are exchanged.", "D is the probability that a point is real."),
+            (p / q, "This is the ratio of the densities, not a probability.",
                      "Which function of it lies between 0 and 1?"),
-            "logit": ((p / q).log(), "This is the best logit; D itself is asked for.",
-                      "Section 2 says how D comes from its logit."),
-            "hard": ((p > q).double(), "Every bin is given to one side: 0 or 1.",
+            ((p / q).log(), "This is the best logit; D itself is asked for.",
+             "Section 2 says how D comes from its logit."),
+            ((p > q).double(), "Every bin is given to one side: 0 or 1.",
                      "A bin that holds points of both sides leaves a doubt, and the best D says how large."),
-            "ratio": (ratio, "The counts are divided by each other.", "Densities first, then the formula for D*."),
-            "real density": (p, "This is the density of the real points.", "D* sets it against something."),
-        }
+            (ratio, "The counts are divided by each other.", "Densities first, then the formula for D*."),
+            (p, "This is the density of the real points.", "D* sets it against something."),
+        ]
         variants = [Mistake(torch.where(empty, fill, value.double()), *words)
-                    for value, *words in hinted.values() for fill in (0.5, 0.0, 1.0)]
+                    for value, *words in hinted for fill in (0.5, 0.0, 1.0)]
         zero, one = (torch.where(empty, fill, right.double()) for fill in (0.0, 1.0))
         silent = ("An empty bin is given to one of the two sides.", "Undecided: which D is neither real nor synthetic?")
         compare(name, given, right, [Mistake(zero, *silent), Mistake(one, *silent), *variants])
-    accept(name)
 
 
+@exercise
 def check_smooth_step(answer):
     """A step of D with softened targets for real images only; the generator is left alone. Returns the loss."""
     name, rate = "smooth_step", 0.5
@@ -758,9 +762,9 @@ def check_smooth_step(answer):
             Mistake((real_loss + fake_loss) / 2, "The step is right, but half the loss is returned.",
                     "The sum of both halves."),
         ])
-    accept(name)
 
 
+@exercise
 def check_js_bound(answer):
     """Lower bound on JS in bits from logits (N, 1) of real and (M, 1) of synthetic images: a scalar."""
     name = "js_bound"
@@ -810,9 +814,9 @@ def check_js_bound(answer):
             Mistake(1 + nat * lost / 2, "The digits of a discriminator that is very sure are lost.",
                     "A cross entropy of probabilities stops at 100; one of logits does not."),
         ])
-    accept(name)
 
 
+@exercise
 def check_with_labels(answer):
     """Codes (B, d) or images (B, C, H, W) and labels (B,) with one-hot columns or channels behind them."""
     name = "with_labels"
@@ -865,9 +869,9 @@ def check_with_labels(answer):
                     "The channels mix the classes: a channel must be 1 or 0 everywhere.",
                     "Give the rows two more dimensions before you stretch them; a reshape does not know which is which."),
         ])
-    accept(name)
 
 
+@exercise
 def check_js_missing(answer):
     """JS in nats of packs of samples where a generator draws k of n_modes modes: three whole numbers -> a number."""
     name = "js_missing"
@@ -914,7 +918,6 @@ def check_js_missing(answer):
             Mistake(-right, "The sign is wrong: a divergence is never negative.",
                     "For k = n_modes the result must be 0."),
         ], tolerance=1e-5)
-    accept(name)
 
 
 # ------------------------------------------------------------------------------------------- lab 05
@@ -926,6 +929,7 @@ def _mean_way(a, b, power=1, dearest=False):
     return (ways[plan] ** power).mean()
 
 
+@exercise
 def check_sample_wasserstein(answer):
     """Wasserstein-1 distance of two samples of equally many numbers, (n,) and (n,): a scalar."""
     name = "sample_wasserstein"
@@ -956,9 +960,9 @@ def check_sample_wasserstein(answer):
                     "Every grain overtakes all others: this is the dearest plan.",
                     "Is one of the samples the wrong way round?"),
         ])
-    accept(name)
 
 
+@exercise
 def check_shift_gradient(answer):
     """Gradient with respect to v of the distance of a distribution and the same one moved by v: (d,) -> (d,)."""
     name = "shift_gradient"
@@ -983,7 +987,6 @@ def check_shift_gradient(answer):
             Mistake(v / v.square().sum(), "The length of v is divided out once too often: the gradient would fade far away.",
                     "Compare the gradients for v and for 2v."),
         ])
-    accept(name)
 
 
 class _OnePicture(nn.Module):
@@ -1044,7 +1047,7 @@ def _as_one(values):
     return values
 
 
-@torch.random.fork_rng(devices=[])
+@exercise
 def check_critic_turn(answer):
     """A clipped step of the critic on each batch, with fresh noise: the estimates before each step."""
     name, rate = "critic_turn", 0.1
@@ -1090,7 +1093,6 @@ def check_critic_turn(answer):
             Mistake(estimates.mean(),
                     "One number is returned; one for each batch is asked for.", "Keep them in a list on the way."),
         ])
-    accept(name)
 
 
 def _steepest(activation):
@@ -1104,6 +1106,7 @@ def _bounds(matrices, size):
     return math.prod(float(size(matrix)) for matrix in matrices)
 
 
+@exercise
 def check_lipschitz_bound(answer):
     """Upper bound of the slope of a sequential critic: the product of the largest slopes of its layers."""
     name = "lipschitz_bound"
@@ -1151,7 +1154,6 @@ def check_lipschitz_bound(answer):
                     "The matrices are multiplied first: that is the slope where no unit is switched off, and no bound.",
                     "An activation can remove the very part that would have cancelled another one."),
         ])
-    accept(name)
 
 
 class _Fold(nn.Module):
@@ -1179,7 +1181,7 @@ def _check_graph(name, critic, penalty, right):
             "Is some part of the slope cut off from the graph?")
 
 
-@torch.random.fork_rng(devices=[])
+@exercise
 def check_one_sided_penalty(answer):
     """Mean of the squared excess of the slope over a limit at random points on the lines between two batches."""
     name = "one_sided_penalty"
@@ -1214,7 +1216,6 @@ def check_one_sided_penalty(answer):
         _check_graph(name, critic, given, 2 * max(slope - limit, 0.0) * weight / slope)
     _check_mean(name, answer)
     _check_points(name, answer)
-    accept(name)
 
 
 def _check_mean(name, answer):

@@ -58,6 +58,18 @@ def test_an_unsolved_exercise_says_so(name):
         CHECKS[name](stub)
 
 
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_check_leaves_the_random_numbers_of_the_lab_alone(name):
+    def draws_and_gives_up(*_):
+        torch.rand(3)
+        raise NotImplementedError
+    before = torch.random.get_rng_state()
+    CHECKS[name](ANSWERS[name]["right"][0])
+    with pytest.raises(NotImplementedError):
+        CHECKS[name](draws_and_gives_up)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_after_a_right_answer_the_hints_begin_anew():
     answers = ANSWERS["walk"]
     for _ in range(2):
