@@ -1,10 +1,11 @@
 """nbgrader takes a lab as it is: it makes the assignment, and grades a right and a wrong submission."""
 
+import os
 import shutil
 
 import nbformat
 import pytest
-from conftest import command
+from conftest import BIN, command
 from test_notebooks import tiny_parameters
 from test_release import solutions
 
@@ -12,6 +13,7 @@ from labutils.paths import PROJECT_ROOT
 
 nbgrader_api = pytest.importorskip("nbgrader.api", reason="nbgrader is not installed (pip install nbgrader)")
 LAB = PROJECT_ROOT / "notebooks/02_vae.ipynb"
+ACTIVATED = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}    # nbgrader looks for alembic on the path
 WRONG = {"gaussian_kl": "def gaussian_kl(mu_q, logvar_q, mu_p, logvar_p):\n    return -mu_q.sum(dim=1)",
          "walk": "def walk(vae, z, latent, values):\n    return vae.draw(z.repeat(len(values), 1))"}
 
@@ -34,7 +36,7 @@ def test_generate_and_autograde(tmp_path):
     assert command("papermill", LAB, source, "--prepare-only",
                    *tiny_parameters(LAB, out_dir=tmp_path / "out")).returncode == 0
     at = f"--CourseDirectory.root={course}"
-    done = command("nbgrader", "generate_assignment", "labs", "--create", at)
+    done = command("nbgrader", "generate_assignment", "labs", "--create", at, env=ACTIVATED)
     assert done.returncode == 0, done.stderr[-3000:]
     released = (course / "release/labs/02_vae.ipynb").read_text()
     assert "BEGIN SOLUTION" not in released and "raise NotImplementedError()" in released
@@ -42,7 +44,7 @@ def test_generate_and_autograde(tmp_path):
     right = {name: cell.source for name, cell in solutions(nbformat.read(LAB, as_version=4)).items()}
     submit(course, "right", right)
     submit(course, "wrong", {**right, **WRONG})
-    done = command("nbgrader", "autograde", "labs", "--create", at)
+    done = command("nbgrader", "autograde", "labs", "--create", at, env=ACTIVATED)
     assert done.returncode == 0, done.stderr[-3000:]
 
     points = {cell.metadata.nbgrader.grade_id: cell.metadata.nbgrader.points
