@@ -658,11 +658,11 @@ def check_best_discriminator(answer):
              "Equally often: turn both counts into densities first."),
             (1 - right, "Real and synthetic are exchanged.", "D is the probability that a point is real."),
             (p / q, "This is the ratio of the densities, not a probability.",
-                     "Which function of it lies between 0 and 1?"),
+             "Which function of it lies between 0 and 1?"),
             ((p / q).log(), "This is the best logit; D itself is asked for.",
              "Section 2 says how D comes from its logit."),
             ((p > q).double(), "Every bin is given to one side: 0 or 1.",
-                     "A bin that holds points of both sides leaves a doubt, and the best D says how large."),
+             "A bin that holds points of both sides leaves a doubt, and the best D says how large."),
             (ratio, "The counts are divided by each other.", "Densities first, then the formula for D*."),
             (p, "This is the density of the real points.", "D* sets it against something."),
         ]

@@ -13,10 +13,8 @@ import time
 import urllib.request
 
 import pytest
-from conftest import BIN, NOTEBOOKS
+from conftest import BIN, NOTEBOOKS, code_cells
 from test_notebooks import prepare_copy
-
-from labutils.paths import PROJECT_ROOT
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -97,10 +95,15 @@ def test_run_all_ends_without_an_error_cell(browser, server, path):
     page.close()
 
 
-@pytest.mark.parametrize("lab", [path.stem for path in NOTEBOOKS if "\nexplore(" in path.read_text().replace('"', "\n")])
-def test_a_slider_moves_the_picture(browser, server, lab):
-    page, cells = open_and_run(browser, server, PROJECT_ROOT / f"notebooks/{lab}.ipynb")
-    index = next(i for i, cell in enumerate(cells) if re.search(r"^explore\(", "".join(cell["source"]), flags=re.M))
+def has_slider(source):
+    return bool(re.search(r"^explore\(", source, flags=re.M))
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if any(has_slider(cell.source) for cell in code_cells(path))],
+                         ids=lambda path: path.stem)
+def test_a_slider_moves_the_picture(browser, server, path):
+    page, cells = open_and_run(browser, server, path)
+    index = next(i for i, cell in enumerate(cells) if has_slider("".join(cell["source"])))
     page.evaluate(SHOW_CELL, index)
     picture = page.locator("img.widget-image, .widget-image img").first
     handle = page.locator(".noUi-handle").first

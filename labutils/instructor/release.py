@@ -33,14 +33,13 @@ def release(folder, names=()):
                 "solutions": notebooks}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as part:
+        whole = Path(part) / folder.name
         for version, labs in versions.items():
-            write_version(Path(part) / version, labs)
-        shutil.make_archive(str(Path(part) / "student"), "zip", Path(part), "student")
-        Path(part).chmod(0o755)
+            write_version(whole / version, labs)
+        shutil.make_archive(str(whole / "student"), "zip", whole, "student")
         if folder.exists():
             folder.rmdir()
-        Path(part).rename(folder)
-        Path(part).mkdir()      # for the context manager to remove
+        whole.rename(folder)
     return folder
 
 

@@ -39,8 +39,14 @@ def write_card(card):
 
 def table(card):
     """Return the card as the rows of a table in Markdown."""
-    def listed(pairs):
-        return ", ".join(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in pairs.items())
-    return "".join(f"| `{name}` | {about['lab']} | {about['dataset']} | {about['epochs']} | {about['seed']} "
-                   f"| {listed(about['versions'])} | {listed(about['figures'])} | {about['bytes'] / 1e6:.2f} "
-                   f"| `{about['sha256']}` |\n" for name, about in card.items())
+    rows = []
+    for name, about in card.items():
+        cells = (f"`{name}`", about["lab"], about["dataset"], about["epochs"], about["seed"], listed(about["versions"]),
+                 listed(about["figures"]), f"{about['bytes'] / 1e6:.2f}", f"`{about['sha256']}`")
+        rows.append(f"| {' | '.join(map(str, cells))} |\n")
+    return "".join(rows)
+
+
+def listed(pairs):
+    """Return names and values in one line; numbers with four digits."""
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in pairs.items())
