@@ -7,6 +7,8 @@ history lie in the file's header as JSON. Reading it runs no code (https://githu
 import hashlib
 import json
 
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -90,6 +92,104 @@ def first_mismatch(saved, wanted):
         if saved[key].shape != wanted[key].shape:
             return f"{key!r} is {tuple(saved[key].shape)} in the file and {tuple(wanted[key].shape)} in the module"
     return None
+
+
+class TrainingState:
+    """All that a training needs to go on where it was stopped, in one file that is replaced after each epoch.
+
+    path      a relative one is taken from the project's root
+    settings  what may not change between the two halves of a training: {name: whatever JSON can hold}
+    parts     by name, whatever has a `state_dict`: modules, optimisers, schedules, loaders
+
+    PyTorch's random numbers go into the file as well, so that on a CPU the resumed training ends with the very
+    weights and figures of one that was never stopped.
+    """
+
+    def __init__(self, path, settings, **parts):
+        self.path, self.parts = project_path(path), parts
+        self.settings = json.loads(json.dumps(settings))        # as the file will hold them: a tuple becomes a list
+
+    def begin(self, resume, *record):
+        """Return the first epoch to train, followed by the record.
+
+        resume  go on from the file, if there is one; else start with epoch 1 and `record` as it is
+        record  lists and dicts of numbers and arrays that the training fills: its history, its pictures
+
+        Raises `CheckpointError` for a damaged file, and for one that was written with other settings.
+        """
+        if not resume or not self.path.is_file():
+            return 1, *record
+        saved, tensors = read_checkpoint(self.path)
+        for name, value in self.settings.items():
+            if saved["settings"].get(name) != value:
+                raise CheckpointError(f"{self.path} was written with {name}={saved['settings'].get(name)!r}, this training has "
+                                      f"{name}={value!r}: set it back, or start anew with resume=False")
+        state = unpack(saved["state"], tensors)
+        for name, part in self.parts.items():
+            try:
+                part.load_state_dict(state["parts"][name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise CheckpointError(f"{self.path} does not fit {name!r}: {str(error).splitlines()[0]} Build what was trained "
+                                      "then, or start anew with resume=False") from None
+            if isinstance(part, torch.optim.Optimizer):
+                match_layout(part)
+        set_random_state(state["random"])
+        print(f"going on after epoch {saved['epoch']}, from {self.path.name}")
+        return saved["epoch"] + 1, *state["record"]
+
+    def save(self, epoch, *record):
+        """Write the state at the end of an epoch, and the record so far."""
+        tensors = {}
+        state = pack({"parts": {name: part.state_dict() for name, part in self.parts.items()},
+                      "random": random_state(), "record": record}, tensors)
+        write_checkpoint(self.path, {"settings": self.settings, "epoch": epoch, "state": state}, tensors)
+
+
+def pack(value, tensors):
+    """Return nested dicts and lists as JSON knows them; tensors and arrays go into `tensors`, their names stay."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        name = str(len(tensors))
+        tensors[name] = torch.as_tensor(value).detach().cpu().contiguous()
+        return {"array" if isinstance(value, np.ndarray) else "tensor": name}
+    if isinstance(value, dict):
+        return {"items": [[key, pack(item, tensors)] for key, item in value.items()]}      # a key may be a number
+    if isinstance(value, (list, tuple)):
+        return [pack(item, tensors) for item in value]
+    return value
+
+
+def unpack(value, tensors):
+    """Undo `pack`; tuples come back as lists."""
+    if isinstance(value, list):
+        return [unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "items" in value:
+        return {key: unpack(item, tensors) for key, item in value["items"]}
+    return tensors[value["tensor"]] if "tensor" in value else tensors[value["array"]].numpy()
+
+
+def match_layout(optimizer):
+    """Bring an optimiser's averages to the memory layout of their weights: fused steps go through both as they lie."""
+    for parameter, averages in optimizer.state.items():
+        for name, tensor in averages.items():
+            if isinstance(tensor, torch.Tensor) and tensor.shape == parameter.shape:
+                averages[name] = torch.empty_like(parameter).copy_(tensor)
+
+
+def random_state():
+    """Return the state of PyTorch's random numbers, on the CPU and on all GPUs."""
+    state = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    return state | ({"mps": torch.mps.get_rng_state()} if torch.backends.mps.is_available() else {})
+
+
+def set_random_state(state):
+    """Go on with the random numbers of `random_state`, as far as the devices are there."""
+    torch.set_rng_state(state["cpu"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
 
 
 def find_pretrained(name):

@@ -82,6 +82,14 @@ class InMemoryLoader:
             index = order[part] if self.shuffle else part
             yield self.to_float(self.images[index]), self.labels[index]
 
+    def state_dict(self):
+        """Return what the orders to come depend on, for `TrainingState`."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        """Go on with the orders of the loader that `state_dict` was taken from."""
+        self.generator.set_state(state["generator"])
+
     def to_float(self, images):
         """Bring uint8 images to float32 in `image_range`."""
         low, high = self.image_range

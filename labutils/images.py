@@ -54,15 +54,17 @@ def collage(images, n_cols, *, image_range=(0, 1), scale=1):
     return sheet[..., 0] if channels == 1 else sheet
 
 
-def show(image, title=None):
+def show(image, title=None, *, alt=None):
     """Show a uint8 picture, (H, W) or RGB (H, W, 3), pixel by pixel, with its title above it.
+
+    alt  a description for readers who cannot see it; None: its title
 
     It goes into the notebook as the PNG file that `save_image` would write: a matplotlib figure of the
     same picture takes one and a half to two times the bytes.
     """
     if title:
         print(title)
-    display(Image(data=encode(image)))
+    display(Image(data=encode(image), format="png", alt=alt or title))
 
 
 def save_image(path, image):

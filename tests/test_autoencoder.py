@@ -75,13 +75,13 @@ def test_networks(network):
 
 
 @pytest.mark.parametrize("k", [2, 8])
-def test_the_linear_autoencoder_reaches_pca(k):
+def test_the_linear_autoencoder_reaches_pca(k, tmp_path):
     train, test = get_loaders("digits", 128, limit=2000)
-    lab.device, lab.test_loader, lab.progress = torch.device("cpu"), test, lambda iterable, _: iterable
+    lab.device, lab.test_loader, lab.progress, lab.out_dir = torch.device("cpu"), test, lambda iterable, _: iterable, tmp_path
     flat_train, flat_test = (loader.to_float(loader.images).flatten(1) for loader in (train, test))
     mean, v, _ = lab.fit_pca(flat_train)
     model = lab.LinearAutoencoder(mean, k)
-    errors = lab.fit(model, train, 60, "test", learning_rate=1e-2)
+    errors = lab.fit(model, train, 60, "test", learning_rate=1e-2)["error"]
     pca = lab.squared_error(flat_test, lab.reconstruct_pca(flat_test, mean, v, k))
     assert errors[-1] < errors[0]
     assert lab.test_error(model) == pytest.approx(pca, rel=0.05)

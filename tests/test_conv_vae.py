@@ -10,6 +10,7 @@ from conftest import definitions
 from torch import distributions, nn
 
 from labutils import seed_everything
+from labutils.data import InMemoryLoader
 
 lab = definitions("03_conv_vae")
 lab.device = torch.device("cpu")
@@ -200,14 +201,15 @@ def test_evaluate_weighs_the_shorter_last_batch_and_draws_the_code():
 
 def test_fit_keeps_a_history_and_a_sheet_for_every_epoch(tmp_path):
     lab.out_dir = tmp_path
-    x = torch.rand(20, 1, 4, 4)
-    history, sheets = lab.fit(Linear(), [(x[:16], None), (x[16:], None)], [(x, None)], 3, sigma=None, beta=2.0, x_fixed=x[:8])
+    train = InMemoryLoader(torch.randint(256, (20, 1, 4, 4), dtype=torch.uint8), torch.zeros(20), 16, shuffle=True)
+    x = train.to_float(train.images)
+    history, sheets = lab.fit("test", Linear(), train, [(x, None)], 3, sigma=None, beta=2.0, x_fixed=x[:8])
     assert {len(values) for values in history.values()} == {3} and len(history) == 6
     for part in ("train", "test"):
         expected = [r + 2.0 * k for r, k in zip(history[f"{part}_reconstruction"], history[f"{part}_kl"])]
         assert history[f"{part}_loss"] == pytest.approx(expected)
     assert len(sheets) == 3 == len(list(tmp_path.glob("reconstructions_epoch_*.png")))
-    assert lab.fit(Linear(), [(x, None)], [(x, None)], 1, sigma=0.5, beta=1)[1] == []
+    assert lab.fit("other", Linear(), train, [(x, None)], 1, sigma=0.5, beta=1)[1] == []
 
 
 def test_true_stands_on_the_left_and_reconstructed_on_the_right():

@@ -12,7 +12,7 @@ from conftest import NOTEBOOKS, code_cells, command, needs_mnist
 from labutils.instructor.run import find_results
 from labutils.paths import PROJECT_ROOT
 
-COMMON = ["dataset", "data_dir", "epochs", "batch_size", "limit", "seed", "device", "pretrained", "out_dir"]
+COMMON = ["dataset", "data_dir", "epochs", "batch_size", "limit", "seed", "device", "pretrained", "resume", "out_dir", "tensorboard_dir"]
 COMMON_FIGURES = {"epochs", "seconds", "images_per_second", "device", "dataset"}
 FIGURES = {
     "01_autoencoder": {"pca_error", "mlp_error", "conv_error", "linear_ratio_2", "linear_ratio_8", "linear_ratio_32"},
@@ -80,6 +80,14 @@ def test_a_notebook_is_committed_executed_without_error_and_without_traces(path)
     text = json.dumps([{k: v for k, v in output.get("data", {}).items() if k != "image/png"} or output.get("text", "")
                        for output in outputs])
     assert not re.search(r"/(home|root|tmp|work|Users|runner)/", text) and str(PROJECT_ROOT) not in text
+
+
+@each_notebook
+def test_every_picture_has_a_description(path):
+    pictures = [(cell.id, output) for cell in code_cells(path) for output in cell.outputs if "image/png" in output.get("data", {})]
+    assert pictures
+    without = [cell_id for cell_id, output in pictures if len(output.metadata.get("image/png", {}).get("alt", "")) < 15]
+    assert not without
 
 
 @each_notebook

@@ -1,10 +1,15 @@
+import os
 import sys
 
 import cv2
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
+from test_notebooks import prepare_copy
 
 from labutils import explore, sliders
+from labutils.paths import PROJECT_ROOT
 
 
 @pytest.fixture
@@ -45,3 +50,15 @@ def test_without_ipywidgets_a_lab_goes_on(shown, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert explore(grey, level=(0, 255, 1, 100)) == {}
     assert not shown and "ipywidgets" in capsys.readouterr().out
+
+
+def test_a_kernel_without_ipywidgets_runs_every_cell_of_a_lab(tmp_path, monkeypatch):
+    """Those of the sliders too, as a student would who steps through."""
+    (tmp_path / "ipywidgets.py").write_text("raise ImportError('not installed')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
+    path = PROJECT_ROOT / "notebooks/02_vae.ipynb"
+    notebook = nbformat.read(prepare_copy(path, tmp_path), as_version=4)
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, skip_cells_with_tag="", timeout=600, resources=resources).execute()
+    said = [output.text for cell in notebook.cells if "skip-execution" in cell.metadata.get("tags", []) for output in cell.outputs]
+    assert len(said) >= 2 and all("The sliders need ipywidgets, which is not installed" in text for text in said)

@@ -92,7 +92,7 @@ def test_a_critic_can_score_below_zero_and_above_one():
 
 
 def test_data_and_generator_share_one_range():
-    space = vars(definitions("05_wgan")) | {"dataset": "digits", "limit": 64, "device": "cpu", "show": lambda _: None}
+    space = vars(definitions("05_wgan")) | {"dataset": "digits", "limit": 64, "device": "cpu", "show": lambda *_, **__: None}
     exec(cell_source("05_wgan", "data"), space)
     x = torch.cat([x for x, _ in space["train_loader"]])
     assert x.min() == -1 and x.max() == 1
@@ -172,15 +172,15 @@ def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves
 
     def counting_generator(*arguments):
         counts["generator"] += 1
-        assert counts["critic"] == 5 * counts["generator"]
+        assert counts["critic"] % 13 in (5, 10, 0)      # 13 batches an epoch: the last turn of the critic is shorter
         return update_generator(*arguments)
     space.update_critic, space.update_generator = counting_critic, counting_generator
     space.epochs, space.batch_size, space.device, space.out_dir = 2, 16, torch.device("cpu"), tmp_path
     space.image_range = (-1, 1)
     train, _ = space.get_loaders("digits", 16, limit=200, image_range=(-1, 1))      # the last batch is shorter
     history, sheets = space.fit(space.Critic(), space.Generator(100), train, torch.randn(25, 100))
-    assert counts == {"critic": 26, "generator": 5}
-    assert history["max_abs_weight"] == pytest.approx(0.01) and len(history["wasserstein_estimate"]) == 2
+    assert counts == {"critic": 26, "generator": 6}
+    assert history["max_abs_weight"] == pytest.approx([0.01] * 2) and len(history["wasserstein_estimate"]) == 2
     assert sheets[2].shape == (140, 140) and (tmp_path / "samples_epoch_002.png").exists()
 
 

@@ -54,6 +54,7 @@ def normalise(notebook):
         if cell.metadata.get("jupyter", {}).get("source_hidden") is not True:
             cell.metadata.pop("jupyter", None)
         for output in cell.get("outputs", []):
-            if "metadata" in output:
-                output.metadata = {}
+            if "metadata" in output:        # of a picture its description stays
+                output.metadata = {mime: {"alt": about["alt"]} for mime, about in output.metadata.items()
+                                   if isinstance(about, dict) and "alt" in about}
     return notebook

@@ -1,0 +1,166 @@
+"""A training that is killed and resumed ends with the very weights and figures of one that was left alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+import torch
+from conftest import BIN, PROJECT_ROOT, command
+from torch import nn
+
+from labutils import CheckpointError, TrainingState, get_loaders, seed_everything
+from labutils.checkpoints import read_checkpoint
+
+# how the main training of each lab is called: networks by name, and the call of `fit`
+CALLS = {
+    "01_autoencoder": ("model=lab.ConvAutoencoder(4)", "lab.fit(model, train, epochs, 'conv', 1e-3)"),
+    "02_vae": ("vae=lab.VAE((784, 20, 4), True)", "lab.fit(vae, train, test, torch.randn(4, 4))"),
+    "03_conv_vae": ("vae=lab.build('conv', (1, 28, 28))",
+                    "lab.fit('digits', vae, train, test, epochs, sigma=None, beta=1, x_fixed=train.to_float(train.images[:4]))"),
+    "04_gan": ("generator=lab.Generator(8).to(memory_format=torch.channels_last), discriminator=lab.Discriminator()",
+               "lab.fit(generator, discriminator, train, epochs, torch.randn(4, 8), betas=(0.5, 0.9), every=2, stem='dcgan')"),
+    "05_wgan": ("critic=lab.Critic(), generator=lab.Generator(8)", "lab.fit(critic, generator, train, torch.randn(4, 8))"),
+}
+SCRIPT = """
+    import json, os, pathlib, signal, sys
+    import torch
+    sys.path.insert(0, {tests!r})
+    from conftest import definitions
+    from labutils import get_loaders, save_checkpoint, seed_everything
+    from labutils.data import InMemoryLoader
+
+    class KilledHalfway(InMemoryLoader):
+        epoch = 0
+
+        def __iter__(self):
+            self.epoch += 1
+            for i, batch in enumerate(super().__iter__()):
+                if self.epoch == 3 and i == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield batch
+
+    def run(out, resume, loader_class):
+        lab.out_dir, lab.resume = out, resume
+        train, test = get_loaders("digits", 16, limit=100, image_range=(0, 1))
+        train.__class__ = loader_class
+        seed_everything(0)
+        networks = dict({networks})
+        globals().update(networks, train=train, test=test)
+        result = {call}
+        config = {{"history": result if isinstance(result, dict) else result[0],
+                  "next": torch.rand(3).tolist()}}      # the random numbers go on alike, too
+        save_checkpoint(out / "end.safetensors", config=config, **networks)
+
+    lab = definitions({lab!r})
+    epochs, out = 4, pathlib.Path(sys.argv[1])
+    lab.epochs, lab.batch_size, lab.latent_dim = epochs, 16, 8
+    lab.device, lab.image_range, lab.progress = torch.device("cpu"), (0, 1), lambda iterable, _: iterable
+    torch.set_num_threads(1)
+    if sys.argv[2] == "kill":
+        run(out / "alone", False, InMemoryLoader)
+        run(out / "killed", False, KilledHalfway)
+    run(out / "killed", True, InMemoryLoader)
+"""
+
+
+@pytest.mark.parametrize("lab", CALLS)
+def test_kill_9_and_resume_end_bit_identical(lab, tmp_path):
+    networks, call = CALLS[lab]
+    script = textwrap.dedent(SCRIPT).format(tests=str(PROJECT_ROOT / "tests"), lab=lab, networks=networks, call=call)
+
+    def run(mode):
+        return subprocess.run([sys.executable, "-c", script, str(tmp_path), mode], capture_output=True, text=True, timeout=300)
+    killed = run("kill")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    [state] = (tmp_path / "killed").glob("*.state")
+    assert read_checkpoint(state)[0]["epoch"] == 2
+    resumed = run("resume")
+    assert resumed.returncode == 0 and "going on after epoch 2" in resumed.stdout, resumed.stderr[-2000:]
+    expected, found = (read_checkpoint(tmp_path / name / "end.safetensors") for name in ("alone", "killed"))
+    assert found[0] == expected[0] and all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
+
+
+def test_a_whole_lab_is_killed_and_resumed_to_the_same_figures(tmp_path):
+    tiny = ["-p", "dataset", "digits", "-p", "limit", "512", "-p", "epochs", "12", "-p", "sweep_images", "300", "-p", "sweep_epochs", "1",
+            "-p", "n_samples", "64", "-p", "device", "cpu"]
+    assert command("labs", "run", "02_vae", *tiny, "--out", tmp_path / "alone").returncode == 0
+    folder = tmp_path / "killed/02_vae"
+    with subprocess.Popen([BIN / "labs", "run", "02_vae", *tiny, "--out", tmp_path / "killed"], cwd=PROJECT_ROOT,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for _ in range(12_000):
+            if (folder / "vae.state").exists() or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.send_signal(signal.SIGKILL)
+    assert process.returncode == 1 and json.loads((folder / "run.json").read_text())["status"] == "failed"
+    assert read_checkpoint(folder / "vae.state")[0]["epoch"] < 12
+    done = command("labs", "run", "02_vae", *tiny, "-p", "resume", "true", "--out", tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    alone, resumed = (json.loads((tmp_path / name / "02_vae/results.json").read_text()) for name in ("alone", "killed"))
+    different = {name for name in alone if alone[name] != resumed[name]}
+    assert different <= {"seconds", "images_per_second"}
+
+
+def training(path, n_epochs, resume=False, settings=None, hidden=4):
+    """Train a tiny network; return its weights and history."""
+    seed_everything(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.Linear(hidden, 1))
+    optimizer = torch.optim.Adam(network.parameters())
+    loader, _ = get_loaders("digits", 32, limit=64)
+    state = TrainingState(path, settings or {"seed": 0}, network=network, optimizer=optimizer, loader=loader)
+    first, history = state.begin(resume, {"loss": []})
+    for epoch in range(first, n_epochs + 1):
+        for x, _ in loader:
+            optimizer.zero_grad()
+            loss = (network(x) - torch.rand(len(x), 1)).square().mean()
+            loss.backward()
+            optimizer.step()
+        history["loss"].append(loss.item())
+        state.save(epoch, history)
+    return network, history
+
+
+def test_more_epochs_go_on_from_a_finished_training(tmp_path):
+    network, history = training(tmp_path / "a.state", 5)
+    training(tmp_path / "b.state", 3)
+    resumed, resumed_history = training(tmp_path / "b.state", 5, resume=True)
+    assert resumed_history == history and torch.equal(resumed[1].weight, network[1].weight)
+    assert training(tmp_path / "b.state", 5, resume=True)[1] == history       # nothing left to do
+
+
+def test_without_resume_a_training_starts_anew(tmp_path):
+    training(tmp_path / "a.state", 3)
+    assert len(training(tmp_path / "a.state", 2)[1]["loss"]) == 2
+    assert read_checkpoint(tmp_path / "a.state")[0]["epoch"] == 2
+
+
+def test_another_run_s_state_is_refused_by_the_setting_that_differs(tmp_path):
+    training(tmp_path / "a.state", 1)
+    with pytest.raises(CheckpointError, match=r"a\.state was written with seed=0, this training has seed=1.*resume=False"):
+        training(tmp_path / "a.state", 2, resume=True, settings={"seed": 1})
+    with pytest.raises(CheckpointError, match=r"does not fit 'network'.*resume=False"):
+        training(tmp_path / "a.state", 2, resume=True, hidden=5)
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    path = tmp_path / "a.state"
+    training(path, 1)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        training(path, 2, resume=True)
+
+
+def test_an_interrupted_write_leaves_the_last_state(tmp_path, monkeypatch):
+    training(tmp_path / "a.state", 1)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError):
+        training(tmp_path / "a.state", 2, resume=True)
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "a.state")[0]["epoch"] == 1 and len(list(tmp_path.iterdir())) == 1
