@@ -1,0 +1,346 @@
+"""Time the training step of each lab against the plain loop of the same networks, A B A B in one run.
+
+    python tests/benchmarks/speed.py                        all cases, on the CPU
+    python tests/benchmarks/speed.py "MLP GAN" --device cuda --json speed.json
+    python tests/benchmarks/speed.py --scaling              an epoch of the small VAE on 6,000 to 600,000 images
+
+The plain loop is what most course labs have: torchvision's MNIST with ToTensor, a DataLoader, the optimiser as it
+comes, `.item()` in each step. The lab's side takes its networks and its steps out of the notebook, and the
+loaders and meters from labutils. Both take as many steps from the same first weights.
+"""
+
+import argparse
+import gzip
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import definitions  # noqa: E402
+
+from labutils import AverageMeter, get_device, get_loaders, seed_everything  # noqa: E402
+from labutils.data import FILES, InMemoryLoader, find_idx, idx_path  # noqa: E402
+from labutils.training import has_bfloat16  # noqa: E402
+
+N_IMAGES = 60_000
+
+
+class Case(NamedTuple):
+    """A lab's training: its notebook, the size of a batch, range of the data, and how either side takes a step.
+
+    networks  (lab) -> new networks; `ours` and `plain` take (lab, networks, device) and return a function of a
+              batch x (B, 1, 28, 28) that takes one step: ours returns tensors, the plain one numbers
+    """
+    lab: str
+    batch_size: int
+    image_range: tuple
+    networks: callable
+    ours: callable
+    plain: callable
+
+
+# --------------------------------------------------------------------------------------------- VAEs
+
+def vae_case(architecture, batch_size):
+    def ours(lab, vae, device):
+        optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3, fused=True)
+        return lambda x: lab.train_step(vae, optimizer, x, 1.0)
+
+    def plain(lab, vae, device):
+        optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
+
+        def step(x):
+            mu, logvar = vae.to_mu(h := vae.encoder(x)), vae.to_logvar(h)
+            terms = lab.elbo_terms(vae.decoder(lab.reparameterise(mu, logvar)), x, mu, logvar)
+            optimizer.zero_grad()
+            sum(terms).backward()
+            optimizer.step()
+            return [term.item() for term in terms]
+        return step
+    return Case("02_vae", batch_size, (0, 1), lambda lab: lab.VAE(*lab.ARCHITECTURES[architecture]), ours, plain)
+
+
+def conv_vae_ours(lab, vae, device):
+    vae.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=2e-3, fused=True)
+    return lambda x: lab.train_step(vae, optimizer, x, None, 1.0)
+
+
+def conv_vae_plain(lab, vae, device):
+    optimizer = torch.optim.Adam(vae.parameters(), lr=2e-3)
+
+    def step(x):
+        mu, logvar = vae.encoder(x).flatten(1).chunk(2, dim=1)
+        q = torch.distributions.Normal(mu, (logvar / 2).exp())
+        terms = lab.elbo_terms(vae.decoder(q.rsample()), x, q)
+        optimizer.zero_grad()
+        sum(terms).backward()
+        optimizer.step()
+        return [term.item() for term in terms]
+    return step
+
+
+# --------------------------------------------------------------------------------------------- GANs
+
+def gan_case(names, batch_size, latent_dim, betas, image_range, channels_last=False):
+    def networks(lab):
+        generator, discriminator = (getattr(lab, name) for name in names)
+        pair = torch.nn.ModuleList([generator(latent_dim), discriminator()])
+        return pair.apply(lab.init_weights) if channels_last else pair
+
+    def ours(lab, pair, device):
+        if channels_last:
+            pair.to(memory_format=torch.channels_last)
+        generator, discriminator = pair
+        g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=2e-4, betas=betas, fused=True) for n in pair)
+
+        def step(x):
+            z_d, z_g = torch.randn(2, len(x), latent_dim, device=device)
+            d_loss, d_real, d_fake = lab.update_d(discriminator, generator, d_optimizer, x, z_d)
+            return d_loss, lab.update_g(discriminator, generator, g_optimizer, z_g), d_real, d_fake
+        return step
+
+    def plain(lab, pair, device):
+        lab.autocast = lambda device: torch.autocast(device.type, enabled=False)
+        generator, discriminator = pair
+        g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=2e-4, betas=betas) for n in pair)
+
+        def step(x):
+            d_optimizer.zero_grad()
+            real_loss, d_real = lab.d_loss_real(discriminator, x)
+            real_loss.backward()
+            fake_loss, d_fake = lab.d_loss_fake(discriminator, generator, torch.randn(len(x), latent_dim, device=device))
+            fake_loss.backward()
+            d_optimizer.step()
+            g_optimizer.zero_grad()
+            g_loss = lab.g_loss(discriminator, generator, torch.randn(len(x), latent_dim, device=device))
+            g_loss.backward()
+            g_optimizer.step()
+            return [value.item() for value in (real_loss + fake_loss, g_loss, d_real, d_fake)]
+        return step
+    return Case("04_gan", batch_size, image_range, networks, ours, plain)
+
+
+def wgan_ours(lab, pair, device):
+    critic, generator = pair
+    optimizers = [torch.optim.RMSprop(n.parameters(), lr=5e-5, foreach=True) for n in pair]
+    state = {"step": 0, "largest": torch.zeros((), device=device)}
+
+    def step(x):
+        if state["step"] % 5 == 0:
+            state["fakes"] = iter(lab.draw_fakes(generator, 5 * lab.batch_size).split(lab.batch_size))
+        estimate = lab.update_critic(critic, optimizers[0], x, next(state["fakes"])[:len(x)], 0.01)
+        state["largest"] = torch.maximum(state["largest"], lab.max_abs_weight(critic))
+        state["step"] += 1
+        if state["step"] % 5 == 0:
+            lab.update_generator(generator, critic, optimizers[1], torch.randn(lab.batch_size, 100, device=device))
+        return [estimate]
+    return step
+
+
+def wgan_plain(lab, pair, device):
+    critic, generator = pair
+    optimizers = [torch.optim.RMSprop(n.parameters(), lr=5e-5) for n in pair]
+    state = {"step": 0}
+
+    def step(x):
+        x_fake = generator(torch.randn(len(x), 100, device=device)).detach()
+        loss = critic(x_fake).mean() - critic(x).mean()
+        optimizers[0].zero_grad()
+        loss.backward()
+        optimizers[0].step()
+        for p in critic.parameters():
+            p.data.clamp_(-0.01, 0.01)
+        state["step"] += 1
+        if state["step"] % 5 == 0:
+            g_loss = -critic(generator(torch.randn(len(x), 100, device=device))).mean()
+            optimizers[1].zero_grad()
+            g_loss.backward()
+            optimizers[1].step()
+            g_loss.item()
+        return [-loss.item()]
+    return step
+
+
+CASES = {
+    "VAE 784-512-256-128-32": vae_case("784-512-256-128-32", 64),
+    "VAE 784-400-20": vae_case("784-400-20", 128),
+    "MLP GAN": gan_case(("MLPGenerator", "MLPDiscriminator"), 32, 64, (0.9, 0.999), (-1, 1)),
+    "WGAN": Case("05_wgan", 64, (-1, 1), lambda lab: torch.nn.ModuleList([lab.Critic(), lab.Generator(100)]), wgan_ours, wgan_plain),
+    "DCGAN": gan_case(("Generator", "Discriminator"), 64, 100, (0.5, 0.999), (0, 1), channels_last=True),
+    "convolutional VAE": Case("03_conv_vae", 1024, (0, 1), lambda lab: lab.ConvVAE(), conv_vae_ours, conv_vae_plain),
+}
+
+
+# ------------------------------------------------------------------------------------------ running
+
+def plain_loader(case):
+    """A DataLoader on torchvision's MNIST, as course labs have it."""
+    from torchvision import datasets, transforms
+    root = Path(tempfile.gettempdir()) / "labs-benchmark"
+    folder = find_idx("mnist")
+    if folder is None:
+        sys.exit("speed.py: the real MNIST is needed: set LABS_DATA_DIR")
+    (root / "MNIST/raw").mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        packed = idx_path(folder, file)
+        content = packed.read_bytes()
+        (root / "MNIST/raw" / file).write_bytes(gzip.decompress(content) if packed.suffix == ".gz" else content)
+    steps = [transforms.ToTensor()] + ([transforms.Normalize(0.5, 0.5)] if case.image_range == (-1, 1) else [])
+    return torch.utils.data.DataLoader(datasets.MNIST(root, transform=transforms.Compose(steps)),
+                                       batch_size=case.batch_size, shuffle=True)
+
+
+def forever(loader):
+    """Batches without end, epoch after epoch."""
+    while True:
+        yield from loader
+
+
+class Side:
+    """One of the two loops: `run(n)` takes n steps and returns seconds and the mean losses of these steps."""
+
+    def __init__(self, kind, case, device):
+        self.kind, self.case, self.device = kind, case, device
+        lab = definitions(case.lab)
+        lab.device, lab.batch_size, lab.latent_dim = device, case.batch_size, 100
+        seed_everything(0)
+        networks = case.networks(lab).to(device)
+        self.step = (case.ours if kind == "ours" else case.plain)(lab, networks, device)
+        loader = (get_loaders("mnist", case.batch_size, image_range=case.image_range, device=device)[0]
+                  if kind == "ours" else plain_loader(case))
+        self.batches = forever(loader)
+
+    def run(self, n_steps):
+        start, meters = time.perf_counter(), None
+        for _ in range(n_steps):
+            x, _ = next(self.batches)
+            losses = self.step(x if self.kind == "ours" else x.to(self.device))
+            meters = meters or [AverageMeter() for _ in losses]
+            for meter, loss in zip(meters, losses):
+                meter.update(loss, len(x))
+        losses = [meter.avg for meter in meters]        # waits for the GPU, before the clock is read
+        return time.perf_counter() - start, losses
+
+    def flops(self):
+        x, _ = next(self.batches)
+        with FlopCounterMode(display=False) as counter:
+            self.step(x.to(self.device))
+        return counter.get_total_flops()
+
+
+def compare(name, device, rounds, seconds):
+    """Run both sides of a case in turn; return its row of the table."""
+    case = CASES[name]
+    ours, plain = Side("ours", case, device), Side("plain", case, device)
+    n_flops = plain.flops()
+    ours.run(1)
+    took = max(plain.run(2)[0] / 2, ours.run(2)[0] / 2)
+    n_steps = max(5, 5 * round(seconds / took / 5))         # the WGAN's cycle is five steps
+    pairs = []
+    for _ in range(rounds):
+        (a, loss), (b, plain_loss) = ours.run(n_steps), plain.run(n_steps)
+        pairs.append((a / n_steps, b / n_steps))
+    ratios = [b / a for a, b in pairs]
+    step, plain_step = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
+    per_epoch = -(-N_IMAGES // case.batch_size)
+    return {"case": name, "batch": case.batch_size, "seconds": step * per_epoch, "plain_seconds": plain_step * per_epoch,
+            "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
+            "images_per_second": case.batch_size / step, "gflops": n_flops / step / 1e9,
+            "steps": n_steps * rounds, "loss": loss, "plain_loss": plain_loss,
+            "peak_mb": peak_memory(name, "ours", device), "plain_peak_mb": peak_memory(name, "plain", device)}
+
+
+def peak_memory(name, kind, device):
+    """Peak memory in MB of a process of its own that takes ten steps."""
+    done = subprocess.run([sys.executable, __file__, name, "--device", str(device), "--only", kind], capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def machine_limit(device):
+    """GFLOP/s of a matrix product of 2048 x 2048 in float32 and bfloat16, and GB/s of a copy."""
+    def best(work, n=10):
+        times = []
+        for _ in range(n):
+            start = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        return min(times)
+    limit = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.randn(2048, 2048, device=device, dtype=dtype)
+        limit[str(dtype).removeprefix("torch.")] = 2 * 2048**3 / best(lambda: a @ a) / 1e9
+    big = torch.empty(2**27, dtype=torch.uint8, device=device)
+    limit["copy_gb"] = 2 * big.numel() / best(big.clone) / 1e9
+    return limit
+
+
+def scaling(device):
+    """Print seconds an epoch of the small VAE, and peak memory so far, for growing sets; MNIST repeated for the last."""
+    images, labels = (lambda loader: (loader.images, loader.labels))(get_loaders("mnist", 128)[0])
+    for n in (6_000, 20_000, 60_000, 600_000):
+        times = -(-n // len(images))
+        loader = InMemoryLoader(images.repeat(times, 1, 1, 1)[:n].to(device), labels.repeat(times)[:n].to(device), 128, shuffle=True)
+        side = Side("ours", CASES["VAE 784-400-20"], device)
+        side.batches = forever(loader)
+        side.run(10)
+        took, _ = side.run(len(loader))
+        print(f"{n:>8,} images: {took:7.2f} s an epoch, {1e6 * took / n:6.1f} µs an image, peak {max_rss():6.0f} MB", flush=True)
+
+
+def max_rss():
+    """Peak memory of this process in MB."""
+    status = Path("/proc/self/status")
+    if status.is_file():        # ru_maxrss begins with the peak of the process that has started this one
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", default=[], metavar="CASE", help=f"of: {', '.join(CASES)}; none: all")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=7, help="pairs of runs")
+    parser.add_argument("--seconds", type=float, default=3, help="of the slower run of a pair, about")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--scaling", action="store_true", help="time an epoch of 6,000 to 600,000 images instead")
+    parser.add_argument("--only", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"unknown case {', '.join(sorted(unknown))}; the cases are: {', '.join(CASES)}")
+    device = get_device(options.device)
+    if options.only:
+        Side(options.only, CASES[options.cases[0]], device).run(10)
+        print(torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else max_rss())
+        return
+    if options.scaling:
+        return scaling(device)
+    limit = machine_limit(device)
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, bfloat16 used: {has_bfloat16(device)}; limits: "
+          f"{limit['float32']:.0f} GFLOP/s float32, {limit['bfloat16']:.0f} bfloat16, copy {limit['copy_gb']:.0f} GB/s\n")
+    print("case                    batch  s/epoch   plain  ratio (min to max)   images/s  GFLOP/s   peak MB (plain)  losses ours | plain")
+    rows = []
+    for name in options.cases or CASES:
+        row = compare(name, device, options.rounds, options.seconds)
+        rows.append(row)
+        losses = " | ".join(" ".join(f"{value:.3g}" for value in row[key]) for key in ("loss", "plain_loss"))
+        print(f"{name:<24}{row['batch']:>5} {row['seconds']:>8.2f} {row['plain_seconds']:>7.2f} {row['ratio']:>6.2f} "
+              f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})   {row['images_per_second']:>9.0f} {row['gflops']:>8.0f} "
+              f"{row['peak_mb']:>7.0f} ({row['plain_peak_mb']:.0f})   {losses}  after {row['steps']} steps", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"device": str(device), "limit": limit, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
