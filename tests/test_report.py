@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from labutils import save_checkpoint
 from labutils.instructor import cli
-from labutils.instructor.report import (chart, charts, csv_cell, duration, figure_table, make_report, natural, pictures, read_curves,
-                                        read_run, short, thumbnail)
+from labutils.instructor.report import (Run, chart, charts, csv_cell, duration, figure_table, looks, make_report, natural, pictures,
+                                        read_curves, read_run, short, spread, thumbnail)
 from labutils.paths import PROJECT_ROOT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -139,9 +139,16 @@ def test_figures_are_averaged_over_seeds_and_over_nothing_else(tmp_path):
     assert names == ["loss", "extra"]
     table = {setting: (n, figures) for setting, n, figures in table}
     std = statistics.stdev([1, 2, 4])
-    assert table["latent_dim 2, epochs 3"] == (3, [(pytest.approx(7 / 3), f"2.333 ± {std:.2g}"), (5, "5 ± 0 (n = 2)")])
+    assert table["latent_dim 2, epochs 3"] == (3, [(pytest.approx(7 / 3), f"2.3 ± {std:.1f}"), (5, "5 ± 0 (n = 2)")])
     assert table["latent_dim 20, epochs 3"] == (1, [(7, "7"), (None, "")])
     assert table["latent_dim 2, epochs 4"][0] == 1
+
+
+@pytest.mark.parametrize("values, text", [([105.5, 105.6], "105.550 ± 0.071"), ([0.6, 6.0], "3.3 ± 3.8"), ([1e5, 2e5], "150000 ± 70711"),
+                                          ([0.0025, 0.0026], "0.002550 ± 0.000071"), ([1e-9, 2e-9], "1.5e-09 ± 7.1e-10"), ([7], "7"),
+                                          ([1e90, -1e90], "0 ± 1.4e+90"), ([5, 5, 5], "5 ± 0")])
+def test_the_mean_has_the_digits_that_its_deviation_leaves(values, text):
+    assert spread(values, len(values))[1] == text
 
 
 def test_a_run_that_failed_stands_first_with_its_error(out):
@@ -307,11 +314,32 @@ def test_pictures_are_small_and_the_last_of_each_series(tmp_path):
     picture = (folder / "samples.png").read_bytes()
     for name in ("samples_epoch_009.png", "samples_epoch_010.png", "mlp_epoch_001_step_0900.png", "mlp_epoch_002_step_0100.png", "plane.PNG"):
         (folder / name).write_bytes(picture)
-    [(_, shown, left_out)] = pictures([read_run(folder)])
-    assert [name for name, _ in shown] == ["samples.png", "samples_epoch_010.png", "mlp_epoch_002_step_0100.png", "plane.PNG"] and left_out == 2
-    assert all((small["width"], small["height"]) == (280, 140) and len(small["address"]) < 30_000 for _, small in shown)
+    shown, left_out = pictures([read_run(folder)])
+    assert {kind: [name for _, name, _ in some] for kind, some in shown.items()} == {
+        "samples": ["samples.png"], "samples, last": ["samples_epoch_010.png"], "mlp, last": ["mlp_epoch_002_step_0100.png"], "plane": ["plane.PNG"]}
+    assert all((small["width"], small["height"]) == (280, 140) and len(small["address"]) < 30_000 for [(_, _, small)] in shown.values())
+    assert list(shown)[:2] == ["samples", "samples, last"] and left_out == 0
     cv2.imwrite(str(folder / "samples.png"), np.zeros((1, 2000), np.uint8))
     assert thumbnail(folder / "samples.png")["height"] == 1
+
+
+def test_pictures_of_one_kind_stand_side_by_side_and_are_not_too_many(tmp_path):
+    for seed in range(20):
+        folder = write_run(tmp_path, "02_vae", varied=["seed"], parameters={"seed": seed})
+        for k in range(9):
+            shutil.copy(folder / "samples.png", folder / f"kind{k}.png")
+    runs = [read_run(folder) for folder in tmp_path.iterdir()]
+    for n, kinds in ((2, 8), (20, 7)):
+        shown, left_out = pictures(runs[:n])
+        assert [len(some) for some in shown.values()] == [n] * kinds and left_out == 10 - kinds and "samples" in shown
+
+
+def test_a_setting_has_a_colour_and_a_seed_a_dash(tmp_path):
+    def look(*runs):
+        return looks([Run(None, [], "x", "ok", "", {"dim": dim, "seed": seed}, {}, {}) for dim, seed in runs])
+    assert look((2, 0), (2, 1), (20, 0), (20, 1)) == ["c0 d0", "c0 d1", "c1 d0", "c1 d1"]
+    assert look(*((2, seed) for seed in range(8)))[:2] == ["c0 d0", "c1 d0"], "one setting: colours for the seeds"
+    assert len(set(look(*((dim, 0) for dim in range(24))))) == 24
 
 
 @pytest.mark.parametrize("value, text", [(60000, "60000"), (105.5198, "105.5"), (0.000123456, "0.0001235"), (1e12, "1e+12"), (-2345.6, "-2346"),

@@ -26,9 +26,9 @@ from .labs import UsageError
 # what run.json may hold, and of which type
 FIELDS = {"lab": str, "status": str, "error": str, "parameters": dict, "seconds": float, "cpu_seconds": float,
           "peak_memory": float, "device": str, "revision": str, "modified": bool, "started": str}
-DASHES = ("none", "7 3", "2 3", "9 3 2 3")      # with the colours: 24 runs that can be told apart
+DASHES = ("none", "8 4", "2 5", "12 4 2 4")      # with the colours: 24 runs that can be told apart
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
-PICTURES_PER_LAB, PICTURES_PER_RUN = 150, 8
+PICTURES_PER_LAB, KINDS_OF_PICTURES = 150, 8
 THUMBNAIL = (280, 160)      # pixels: a picture is made to fit
 POINTS = 100                # of one curve
 PLOT = (70, 10, 588, 274)   # left, top, right, bottom of a chart's axes in its drawing of 600 x 324
@@ -55,6 +55,11 @@ class Run(NamedTuple):
     def label(self):
         """What tells this run from the others of its lab."""
         return self.name.removeprefix(f"{self.lab},")
+
+    @property
+    def setting(self):
+        """The parameters but for the seed."""
+        return {name: value for name, value in self.parameters.items() if name != "seed"}
 
     @property
     def page(self):
@@ -186,9 +191,9 @@ def render(folder, runs):
 
 def section(lab, runs):
     """Return what the page shows of one lab."""
-    drawn = charts(runs)
-    return {"name": lab, "figures": figure_table(runs), "charts": drawn, "pictures": pictures(runs),
-            "legend": sorted({k: run for chart in drawn for k, run, *_ in chart["lines"]}.items())}
+    drawn, look = charts(runs), looks(runs)
+    return {"name": lab, "figures": figure_table(runs), "charts": drawn, "pictures": pictures(runs), "looks": look,
+            "legend": [(k, runs[k]) for k in sorted({k for chart in drawn for k, *_ in chart["lines"]})]}
 
 
 def url(*parts):
@@ -222,8 +227,7 @@ def figure_table(runs):
     groups = {}
     for run in runs:
         if run.results:
-            setting = {name: value for name, value in run.parameters.items() if name != "seed"}
-            groups.setdefault(json.dumps(setting, sort_keys=True), (setting, []))[1].append(run.results)
+            groups.setdefault(json.dumps(run.setting, sort_keys=True), (run.setting, []))[1].append(run.results)
     settings = [setting for setting, _ in groups.values()]
     varied = [name for name in dict.fromkeys(name for setting in settings for name in setting)
               if len({json.dumps(setting.get(name)) for setting in settings}) > 1]
@@ -238,23 +242,30 @@ def spread(values, n):
     """Return the mean of a figure, and mean and standard deviation as text; `n`: runs that should have it."""
     if not values:
         return None, ""
-    mean = statistics.fmean(values)
-    text = f"{short(mean)} ± {short(statistics.stdev(values), 2)}" if len(values) > 1 else short(mean)
+    mean, text = statistics.fmean(values), short(statistics.fmean(values))
+    if len(values) > 1:
+        std = statistics.stdev(values)
+        places = max(0, 1 - math.floor(math.log10(std))) if std else 9     # two digits of the deviation
+        text = f"{mean:.{places}f} ± {std:.{places}f}" if places < 9 and std < 1e9 else f"{text} ± {short(std, 2)}"
     return mean, text if len(values) == n else f"{text} (n = {len(values)})"
 
 
 def pictures(runs):
-    """Return [(run, [(file name, thumbnail)], how many are left out)] of the runs that have pictures."""
-    limit = min(PICTURES_PER_RUN, max(1, PICTURES_PER_LAB // len(runs)))
-    found = []
-    for run in runs:
-        names = [name for name in run.files if Path(name).suffix.lower() in PICTURES]
-        series = {re.sub("(epoch|step)_?[0-9]+", "", name): name for name in names}     # the last of each training
-        chosen = sorted(series.values(), key=lambda name: not name.startswith(("samples", "reconstructions")))
-        shown = [(name, small) for name in chosen[:limit] if (small := thumbnail(run.folder / name))]
-        if shown:
-            found.append((run, shown, len(names) - len(shown)))
-    return found
+    """Return ({kind of picture: [(run, file name, thumbnail)]}, how many kinds are left out): runs side by side.
+
+    Of the pictures that a training has drawn on its way the last is taken.
+    """
+    kinds = {}
+    for k, run in enumerate(runs):
+        for name in run.files:
+            if Path(name).suffix.lower() in PICTURES:
+                kind = re.sub("_epoch_?[0-9]+(_step_?[0-9]+)?", ", last", Path(name).stem).replace("_", " ")
+                kinds.setdefault(kind, {})[k] = name
+    chosen = sorted(kinds, key=lambda kind: not kind.startswith(("samples", "reconstructions")))
+    limit = max(1, min(KINDS_OF_PICTURES, PICTURES_PER_LAB // len(runs)))
+    shown = {kind: [(runs[k], name, small) for k, name in kinds[kind].items() if (small := thumbnail(runs[k].folder / name))]
+             for kind in chosen[:limit]}
+    return {kind: some for kind, some in shown.items() if some}, len(chosen[limit:])
 
 
 def thumbnail(path):
@@ -290,6 +301,20 @@ def charts(runs):
         title = name.replace("_", " ")
         lines.setdefault(f"{title} ({stem})" if name in twice else title, []).append((k, runs[k], points))
     return [chart(title, some) for title, some in lines.items()]
+
+
+def looks(runs):
+    """Return the classes for the line of each run: a colour for each setting and a dash for each seed.
+
+    Where the settings are one or more than there are colours, the runs take colour after colour, then the next dash.
+    """
+    keys = [json.dumps(run.setting, sort_keys=True) for run in runs]
+    settings = list(dict.fromkeys(keys))
+    if 1 < len(settings) <= len(COLOURS):
+        pairs = [(settings.index(key), keys[:k].count(key)) for k, key in enumerate(keys)]
+    else:
+        pairs = [(k % len(COLOURS), k // len(COLOURS)) for k in range(len(runs))]
+    return [f"c{colour} d{dash % len(DASHES)}" for colour, dash in pairs]
 
 
 def read_curves(path):
