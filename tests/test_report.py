@@ -58,9 +58,9 @@ def falling(seed, n=10):
 def out(tmp_path):
     """Two labs of six runs: settings by seeds; one run has failed."""
     for lab in ("02_vae", "05_wgan"):
-        for dim in (2, 20):
+        for dim in (2, 10):
             for seed in range(3):
-                failed = lab == "05_wgan" and dim == 20 and seed == 2
+                failed = lab == "05_wgan" and dim == 10 and seed == 2
                 write_run(tmp_path / "sweep", lab, {"test_loss": 100 + 10 * dim + seed, "device": "cpu", "epochs": 10},
                           varied=["latent_dim", "seed"], parameters={"latent_dim": dim, "seed": seed, "epochs": 10},
                           curves={"train_loss": falling(seed), "test_loss": falling(dim)},
@@ -109,7 +109,7 @@ def test_the_table_for_spreadsheets_has_a_row_for_each_run(out):
     assert list(table[0]) == ["run", "lab", "status", "error", "parameters.latent_dim", "parameters.seed", "parameters.epochs",
                               "results.test_loss", "results.device", "results.epochs", "seconds", "cpu_seconds",
                               "peak_memory_mb", "device", "revision", "started"]
-    assert [row["run"] for row in table[2:4]] == ["02_vae,latent_dim=2,seed=2", "02_vae,latent_dim=20,seed=0"], "2 before 20"
+    assert [row["run"] for row in table[2:4]] == ["02_vae,latent_dim=2,seed=2", "02_vae,latent_dim=10,seed=0"], "2 before 10"
     assert len(table) == 12 and table[0]["results.test_loss"] == "120" and table[0]["peak_memory_mb"] == "812.3"
     assert table[-1]["status"] == "failed" and table[-1]["results.test_loss"] == "" and EVIL in table[-1]["error"]
 
@@ -123,18 +123,18 @@ def test_no_cell_is_a_formula(value, text):
 
 
 def test_heads_of_columns_are_no_formulas_and_cells_hold_separators(tmp_path):
-    write_run(tmp_path, "02_vae", {"=HYPERLINK(1)": "a;=1,\"b\"\nc"}, parameters={"@x": "=2"})
+    write_run(tmp_path, "02_vae", {"=HYPERLINK(1)": "a;=1,\"b\"\nc", "\ud800": 1}, parameters={"@x": "=2"})
     make_report(tmp_path)
     [row] = rows(tmp_path)
-    assert row["results.=HYPERLINK(1)"] == "a;=1,\"b\"\nc" and row["parameters.@x"] == "'=2"
+    assert row["results.\ufffd"] == "1" and row["results.=HYPERLINK(1)"] == "a;=1,\"b\"\nc" and row["parameters.@x"] == "'=2"
 
 
 def test_figures_are_averaged_over_seeds_and_over_nothing_else(tmp_path):
     values = {(2, 0): 1.0, (2, 1): 2.0, (2, 2): 4.0, (20, 0): 7.0}
     for (dim, seed), loss in values.items():
         write_run(tmp_path, "02_vae", {"loss": loss, "name": "x", "ok": True, **({"extra": 5} if seed else {})},
-                  varied=["latent_dim", "seed"], parameters={"latent_dim": dim, "seed": seed, "epochs": 3})
-    write_run(tmp_path, "02_vae,other", {"loss": 100.0}, parameters={"latent_dim": 2, "seed": 3, "epochs": 4})
+                  varied=["latent_dim", "seed"], parameters={"latent_dim": dim, "seed": seed, "epochs": 3, "limit": None})
+    write_run(tmp_path, "02_vae,other", {"loss": 100.0}, parameters={"latent_dim": 2, "seed": 3, "epochs": 4, "limit": None})
     names, table = figure_table([read_run(folder) for folder in sorted(tmp_path.iterdir())])
     assert names == ["loss", "extra"]
     table = {setting: (n, figures) for setting, n, figures in table}
@@ -146,7 +146,7 @@ def test_figures_are_averaged_over_seeds_and_over_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("values, text", [([105.5, 105.6], "105.550 ± 0.071"), ([0.6, 6.0], "3.3 ± 3.8"), ([1e5, 2e5], "150000 ± 70711"),
                                           ([0.0025, 0.0026], "0.002550 ± 0.000071"), ([1e-9, 2e-9], "1.5e-09 ± 7.1e-10"), ([7], "7"),
-                                          ([1e90, -1e90], "0 ± 1.4e+90"), ([5, 5, 5], "5 ± 0")])
+                                          ([1e90, -1e90], "0 ± 1.4e+90"), ([5.5, 5.5], "5.5 ± 0")])
 def test_the_mean_has_the_digits_that_its_deviation_leaves(values, text):
     assert spread(values, len(values))[1] == text
 
@@ -155,7 +155,20 @@ def test_a_run_that_failed_stands_first_with_its_error(out):
     page = make_report(out).read_text()
     body = page[page.index("<tbody>"):]
     assert body.index('class="bad"') < body.index("RuntimeError") < body.index("02_vae,<wbr>latent_dim=2,<wbr>seed=0")
+    (out / "05_wgan,latent_dim=10,seed=2/results.json").write_text('{"test_loss": 1}')      # of an earlier run
+    assert make_report(out).read_text() == page
     assert "1 failed" in page and "11 ok" in page and page.count("(failed)") == 1
+
+
+def test_a_run_leads_to_its_html_and_is_called_by_what_varies(out):
+    page = Page(make_report(out))
+    assert "02_vae%2Clatent_dim%3D10%2Cseed%3D0/02_vae.html" in page.all("a", "href")
+    assert "samples.png of latent_dim=10,seed=0" in page.all("img", "alt")
+
+
+def test_a_revision_with_changes_is_marked(tmp_path):
+    write_run(tmp_path, "01_a", revision="0123456789abcdef", modified=True)
+    assert "0123456-dirty" in Page(make_report(tmp_path)).text and rows(tmp_path)[0]["revision"] == "0123456789abcdef-dirty"
 
 
 def test_run_json_without_the_newer_keys_is_enough(tmp_path):
@@ -283,6 +296,9 @@ def test_curves_come_from_the_header(tmp_path):
     assert read_curves(path) == {"d_loss": [(0.5, 3), (0.7, 2.5), (1.0, 2)]}
     save_checkpoint(path, config={"epochs": 2, "errors": [3, 2]}, net=torch.nn.Linear(1, 1))
     assert read_curves(path) == {"errors": [(1, 3), (2, 2)]}, "as lab 01 keeps it"
+    for config in ([1], None, {"history": None}, {"history": [[1, 2]]}, {"epochs": "2", "history": {"epoch": 3}}):
+        save_checkpoint(path, config=config, net=torch.nn.Linear(1, 1))
+        assert read_curves(path) == {}
 
 
 def test_runs_lie_over_each_other_and_two_networks_of_one_run_do_not(tmp_path):
@@ -342,7 +358,7 @@ def test_a_setting_has_a_colour_and_a_seed_a_dash(tmp_path):
     assert len(set(look(*((dim, 0) for dim in range(24))))) == 24
 
 
-@pytest.mark.parametrize("value, text", [(60000, "60000"), (105.5198, "105.5"), (0.000123456, "0.0001235"), (1e12, "1e+12"), (-2345.6, "-2346"),
+@pytest.mark.parametrize("value, text", [(60000, "60000"), (105.5198, "105.5"), (0.000123456, "0.0001235"), (1e12, "1e+12"), (-23456.7, "-23457"),
                                          (3, "3"), (True, "True"), (None, "None"), ("x", "x"), (math.inf, "inf")])
 def test_numbers_are_short(value, text):
     assert short(value) == text
