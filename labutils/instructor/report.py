@@ -33,7 +33,7 @@ THUMBNAIL = (280, 160)      # pixels: a picture is made to fit
 POINTS = 100                # of one curve
 PLOT = (70, 10, 588, 274)   # left, top, right, bottom of a chart's axes in its drawing of 600 x 324
 FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
-UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")     # HTML and UTF-8 have no place for them
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")     # HTML and UTF-8 have no room for them
 
 
 class Run(NamedTuple):
@@ -77,7 +77,7 @@ def make_report(folder):
         raise UsageError(f"{folder} is not a folder; name the one that 'labs run' has written, such as runs/quick")
     runs = [run for run in map(read_run, sorted(folder.iterdir(), key=natural)) if run]
     if not runs:
-        raise UsageError(f"there are no runs in {folder}; name the folder above them, such as runs/quick")
+        raise UsageError(f"there are no runs in {folder}; name the folder that 'labs run' has written, such as runs/quick")
     page = render(folder, runs)
     try:
         with replacing(folder / "results.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
@@ -98,7 +98,7 @@ def natural(path):
 def read_run(folder):
     """Return the run in a folder, or None where there is none; what is missing or damaged is named in its `error`."""
     try:
-        files = sorted((p.name for p in folder.iterdir() if not p.name.startswith(".")), key=lambda name: natural(Path(name)))
+        files = [path.name for path in sorted(folder.iterdir(), key=natural) if not path.name.startswith(".")]
     except OSError:     # not a folder, or one that may not be read
         return None
     if folder.name.startswith(".") or not any(name == "run.json" or name.endswith(".ipynb") for name in files):
@@ -211,7 +211,9 @@ def short(value, digits=4):
 def duration(seconds):
     """Return seconds in words."""
     minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def pair_list(values):
@@ -320,8 +322,8 @@ def looks(runs):
 def read_curves(path):
     """Return {name: [(epoch, value)]} of the history in a checkpoint's header; no tensor is read.
 
-    A curve has a number for each epoch or more often; its positions are the history's "epoch", if that is as
-    long, else they are spread evenly. A file that cannot be read has no curves.
+    A curve has as many numbers as the history's "epoch", which then has their positions, or a number for each
+    epoch or more often, spread evenly. A file that cannot be read has no curves.
     """
     try:
         with safe_open(path, framework="np") as file:
@@ -333,11 +335,10 @@ def read_curves(path):
     curves = {}
     for name, values in history.items():
         n = len(values) if isinstance(values, list) else 0
-        last = epochs if number(epochs) else n
-        if n == 0 or n < last:
-            continue
-        at = positions if isinstance(positions, list) and len(positions) == n else [last * (k + 1) / n for k in range(n)]
-        points = [(x, y) for x, y in zip(at, values) if number(x) and number(y)]
+        last, at = epochs if number(epochs) else n, positions
+        if not isinstance(positions, list) or len(positions) != n:
+            at = [last * (k + 1) / n for k in range(n)] if n >= last else []
+        points = [(x, y) for x, y in zip(at, values if n else []) if number(x) and number(y)]
         curves.update({name: points} if points else {})
     return curves
 
