@@ -113,7 +113,8 @@ def test_the_table_for_spreadsheets_has_a_row_for_each_run(out):
     table = rows(out)
     assert list(table[0]) == [
         "run", "lab", "status", "error", "parameters.latent_dim", "parameters.seed", "parameters.epochs",
-        "results.test_loss", "results.device", "results.epochs", "seconds", "cpu_seconds", "peak_memory_mb", "device", "revision", "started"]
+        "results.test_loss", "results.device", "results.epochs",
+        "seconds", "cpu_seconds", "peak_memory_mb", "device", "revision", "started"]
     assert [row["run"] for row in table[2:4]] == ["02_vae,latent_dim=2,seed=2", "02_vae,latent_dim=10,seed=0"], "2 before 10"
     assert len(table) == 12 and table[0]["results.test_loss"] == "120" and table[0]["peak_memory_mb"] == "812.3"
     assert table[-1]["status"] == "failed" and table[-1]["results.test_loss"] == "" and EVIL in table[-1]["error"]
@@ -267,8 +268,8 @@ def test_everything_shown_is_escaped(tmp_path):
     page = Page(path)
     assert {tag for tag, _ in page.elements} <= {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "h4", "p", "strong", "a", "nav", "ul", "li",
-        "div", "table", "thead", "tbody", "tr", "th", "td", "span", "wbr", "section", "svg", "line", "text", "polyline", "figure",
-        "figcaption", "img", "script"}
+        "div", "table", "thead", "tbody", "tr", "th", "td", "span", "wbr", "section", "svg", "line", "text", "polyline",
+        "figure", "figcaption", "img", "script"}
     assert len(page.all("script", "src")) == 1 and page.text.count(EVIL) >= 6
     for link in page.all("a", "href"):
         assert link.startswith("#") or (tmp_path / os.fsdecode(unquote_to_bytes(link))).exists(), link
