@@ -49,6 +49,10 @@ def build_parser():
                          help="names of labs, or 'classifier', which judges samples; none: all labs")
     refresh.set_defaults(command=refresh_command)
 
+    report = commands.add_parser("report", help="write index.html and results.csv about a folder of runs")
+    report.add_argument("folder", type=Path, metavar="DIR", help="what 'labs run' was given as --out")
+    report.set_defaults(command=report_command)
+
     release = commands.add_parser("release", help="write a version for students and one with solutions")
     release.add_argument("folder", type=Path, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
     release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
@@ -113,6 +117,13 @@ def refresh_command(options):
     for name in names:
         figures = refresh_classifier() if name == "classifier" else refresh(name)
         print(f"{name}: {key_figures(figures)}", flush=True)
+    return 0
+
+
+def report_command(options):
+    """`labs report`: compare runs."""
+    from .report import make_report
+    print(f"report: {os.path.relpath(make_report(options.folder))}")
     return 0
 
 
