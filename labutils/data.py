@@ -140,14 +140,7 @@ def load_dataset(name, data_dir=None, limit=None):
         return load_folder(project_path(name.removeprefix("folder:")), limit)
     if name not in IDX_SOURCES:
         raise ValueError(f"unknown data set {name!r}: dataset must be one of {', '.join(DATASETS)}")
-    folder = find_idx(name, data_dir) or download_idx(name, data_dir)
-    arrays = [read_idx(folder, name, file) for file in FILES]
-    for images, labels, file in zip(arrays[::2], arrays[1::2], FILES[::2]):
-        if len(images) != len(labels):
-            raise DatasetError(f"{folder / file} holds {len(images)} images, but its label file "
-                               f"{len(labels)} labels; delete the folder to fetch the set again")
-    images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
-    return images[:, None], labels.long(), test_images[:, None], test_labels.long()
+    return load_idx(name, find_idx(name, data_dir) or download_idx(name, data_dir))
 
 
 # ----------------------------------------------------------------------- files in MNIST's format
@@ -171,6 +164,17 @@ def find_idx(name, data_dir=None):
         if all(idx_path(folder, file) for file in FILES):
             return folder
     return None
+
+
+def load_idx(name, folder):
+    """Read and verify the four files of a set in MNIST's format; returns and raises as `load_dataset`."""
+    arrays = [read_idx(folder, name, file) for file in FILES]
+    for images, labels, file in zip(arrays[::2], arrays[1::2], FILES[::2]):
+        if len(images) != len(labels):
+            raise DatasetError(f"{folder / file} holds {len(images)} images, but its label file "
+                               f"{len(labels)} labels; delete the folder to fetch the set again")
+    images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
+    return images[:, None], labels.long(), test_images[:, None], test_labels.long()
 
 
 def read_idx(folder, name, file):

@@ -1,10 +1,9 @@
-"""The labs of the course: where their notebooks lie and which parameters they take."""
+"""The labs of the course: where their notebooks lie and which parameters they take.
+
+Packages are imported where they are used: `labs doctor` has to start where one of them is missing.
+"""
 
 import ast
-
-import nbformat
-import papermill
-import yaml
 
 from ..paths import PROJECT_ROOT, project_path
 
@@ -29,12 +28,15 @@ def lab_path(name):
 
 def lab_title(name):
     """Return the first heading of a lab."""
+    import nbformat
     first = nbformat.read(lab_path(name), as_version=4).cells[0].source
     return first.splitlines()[0].lstrip("# ")
 
 
 def lab_parameters(name):
     """Return {parameter: {"inferred_type_name", "default", "help"}} from a lab's parameters cell."""
+    import nbformat
+    import papermill
     try:
         return papermill.inspect_notebook(str(lab_path(name)))
     except nbformat.reader.NotJSONError:
@@ -48,6 +50,7 @@ def lab_out_dir(name):
 
 def quick_settings(name):
     """Return the reduced settings of `notebooks/quick.yml` that the lab has."""
+    import yaml
     settings = yaml.safe_load((NOTEBOOKS / "quick.yml").read_text())
     return {key: value for key, value in settings.items() if key in lab_parameters(name)}
 
