@@ -152,9 +152,13 @@ def data_dirs(data_dir=None):
 
 
 def idx_path(folder, file):
-    """Return the path of an IDX file in `folder`, raw or gzipped, or None."""
+    """Return the path of an IDX file in `folder`, raw or gzipped, or None; raises `DatasetError`."""
     candidates = (folder / file, folder / f"{file}.gz")
-    return next((path for path in candidates if path.is_file()), None)
+    try:
+        return next((path for path in candidates if path.is_file()), None)
+    except PermissionError:
+        raise DatasetError(f"the folder {folder} may not be read; open it to all users, or name another one with "
+                           "data_dir or LABS_DATA_DIR") from None
 
 
 def find_idx(name, data_dir=None):

@@ -167,7 +167,8 @@ def test_a_build_label_is_no_other_version_and_what_is_pinned_but_not_needed_may
     assert faults(capsys)[:2] == (0, [])
 
 
-@pytest.mark.parametrize("memory, disk, part", [(1e9, 9e9, "1.0 GB of memory are free"), (9e9, 2e8, "0.2 GB are free on the disk")])
+@pytest.mark.parametrize("memory, disk, part", [(1e9, 9e9, "1.0 GB of memory are free"),
+                                                (9e9, 2e8, "0.2 GB are free on the disk")])
 def test_little_memory_and_a_full_disk(project, capsys, monkeypatch, memory, disk, part):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("memory", "total available")(16e9, memory))

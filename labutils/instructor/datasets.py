@@ -89,11 +89,13 @@ def find(name, to=None):
 
 def examine(name, to=None):
     """Return the `State` of a data set; all its files are read and verified."""
-    folder = find(name, to) if name in FOLDERS else None
-    if name in FOLDERS and folder is None:
-        return State("missing", remark=f"'labs data {name}' fetches it")
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder else 0
+    folder, size = None, 0
     try:
+        if name in FOLDERS:
+            folder = find(name, to)
+            if folder is None:
+                return State("missing", remark=f"'labs data {name}' fetches it")
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         return State("verified", folder, size, verify(name, folder))
     except (DatasetError, ImportError, OSError) as error:
         return State("damaged", folder, size, str(error))
@@ -147,10 +149,7 @@ def share(name, to):
     state = examine(name, to)
     if state.verdict == "damaged" or (state.verdict == "verified" and not unsealed(name, to)):
         return state
-    make_dir(to)
-    for folder in (to, to / FOLDERS[name], to / FOLDERS[name] / "raw"):
-        if folder.exists() and not os.access(folder, os.W_OK):
-            folder.chmod(0o755)         # read-only since an earlier call
+    reopen(name, to)
     with FileLock(to / LOCKS[0]):
         try:
             if find(name, to) is None:
@@ -162,6 +161,17 @@ def share(name, to):
             if any((to / folder).exists() for folder in FOLDERS.values()):
                 to.chmod(0o555)
     return state
+
+
+def reopen(name, to):
+    """Make the folder `to`, or let its owner write to it again. Raises `DatasetError` for anybody else."""
+    for folder in (make_dir(to), to / FOLDERS[name], to / FOLDERS[name] / "raw"):
+        try:
+            if folder.exists() and not os.access(folder, os.W_OK):
+                folder.chmod(0o755)
+        except PermissionError:
+            raise DatasetError(f"{folder} is read-only and belongs to another user: ask them for the data set {name!r}, "
+                               "or name another folder with --to") from None
 
 
 def unsealed(name, to):
