@@ -1,6 +1,7 @@
 """`labs data`: which data sets lie on this machine, and fetching them ahead of a class."""
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -48,7 +49,7 @@ def fetch(names, to=None):
     folder `to` that cannot be one for data sets alone.
     """
     for name in names:
-        if name not in DATASETS[:-1] and not name.startswith("folder:"):
+        if name not in DATASETS[:-1] and not re.match("folder:.", name):
             raise UsageError(f"there is no data set {name!r}; the data sets are: {', '.join(DATASETS)}")
     if to is not None:
         check_shared(to)
