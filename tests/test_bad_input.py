@@ -290,11 +290,12 @@ def pictures():
     import io
 
     from PIL import Image
-    found, picture = {}, Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
-    for ending, how in (("png", {}), ("jpg", {"format": "JPEG"}), ("tif", {"format": "TIFF", "compression": "tiff_lzw"}),
-                        ("webp", {"format": "WEBP"}), ("bmp", {"format": "BMP"}), ("ppm", {"format": "PPM"})):
+    found, picture = {}, Image.fromarray(np.arange(300).astype(np.uint8).reshape(10, 10, 3))
+    turned = Image.Exif()
+    turned[0x0112], turned[0x8298] = 6, "nobody"       # orientation, copyright
+    for ending, form in (("png", "PNG"), ("jpg", "JPEG"), ("tif", "TIFF"), ("webp", "WEBP"), ("bmp", "BMP"), ("ppm", "PPM")):
         file = io.BytesIO()
-        picture.save(file, **{"format": ending.upper(), **how})
+        picture.save(file, form, exif=turned)
         found[ending] = file.getvalue()
     return found
 
