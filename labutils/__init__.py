@@ -1,11 +1,27 @@
 """What the notebooks of the course share. No model of any lab lives here."""
 
-from .checkpoints import CheckpointError, TrainingState, find_pretrained, load_checkpoint, save_checkpoint
-from .data import DatasetError, get_loaders
-from .images import collage, save_image, show, to_uint8
-from .live import LiveCurves
-from .paths import make_dir
-from .results import plot_curves, show_figure, show_results
-from .sliders import explore
-from .training import (AverageMeter, autocast, get_device, init_weights, progress, require_positive,
-                       seed_everything)
+from importlib import import_module
+
+NAMES = {
+    "checkpoints": ("CheckpointError", "TrainingState", "find_pretrained", "load_checkpoint", "save_checkpoint"),
+    "data": ("DatasetError", "get_loaders"),
+    "images": ("collage", "save_image", "show", "to_uint8"),
+    "live": ("LiveCurves",),
+    "paths": ("make_dir",),
+    "results": ("plot_curves", "show_figure", "show_results"),
+    "sliders": ("explore",),
+    "training": ("AverageMeter", "autocast", "get_device", "init_weights", "progress", "require_positive", "seed_everything"),
+}
+__all__ = sorted(sum(NAMES.values(), ()))
+
+
+def __getattr__(name):
+    """Import a name when it is first asked for: `labs doctor` has to start where torch does not."""
+    for module, names in NAMES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

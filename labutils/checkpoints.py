@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .paths import PROJECT_ROOT, project_path, replacing
+from .training import get_device
 
 PRETRAINED_DIR = PROJECT_ROOT / "checkpoints"
 
@@ -48,9 +49,9 @@ def load_checkpoint(path, *, device="cpu", **modules):
 
     All is checked before the first weight is written: a module is loaded whole or left alone.
     Raises `CheckpointError` for a file that is missing, truncated or of another format, and for
-    weights of another architecture.
+    weights of another architecture; `ValueError` for a device that is not there.
     """
-    path = project_path(path)
+    path, device = project_path(path), get_device(device)
     config, tensors = read_checkpoint(path, device)
     states = {}
     for name, module in modules.items():
@@ -74,10 +75,12 @@ def read_checkpoint(path, device="cpu"):
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             config = json.loads((file.metadata() or {})["config"])
+            if not isinstance(config, dict):
+                raise ValueError("its config is no JSON object")
             return config, {key: file.get_tensor(key) for key in file.keys()}
     except KeyError:
         raise CheckpointError(f"{path} is a safetensors file without a config; {way_out}") from None
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}): truncated, or of "
                               f"another format, which is not read (a pickle can run code); {way_out}") from error
 
@@ -211,7 +214,10 @@ def find_pretrained(name):
 def read_card():
     """Return the card of the course's weights: {name: {"lab", "dataset", "epochs", ..., "sha256"}}."""
     path = PRETRAINED_DIR / "card.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); bring it back with 'git checkout checkpoints'") from None
 
 
 def sha256(path):

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import os
 import socket
 import tempfile
@@ -18,7 +19,9 @@ import torch
 from filelock import FileLock
 from PIL import Image, ImageOps
 
+from .images import require_range
 from .paths import PROJECT_ROOT, make_dir, project_path
+from .training import get_device, require_seed
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
          "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -116,9 +119,9 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
         if not (what == "limit" and value is None) and not (whole and value >= 1):
             hint = ", or None for all images" if what == "limit" else ""
             raise ValueError(f"{what}={value!r}: must be a whole number of at least 1{hint}")
-    if len(image_range) != 2 or not image_range[0] < image_range[1]:
-        raise ValueError(f"image_range={image_range!r}: must be (low, high) with low < high, "
-                         "for example (0, 1) or (-1, 1)")
+    require_range(image_range)
+    require_seed(seed)
+    device = get_device(device)
     images, labels, test_images, test_labels = load_dataset(name, data_dir, limit)
     if image_shape is not None and images.shape[1:] != image_shape:
         raise ValueError(f"dataset={name!r}: its pictures have the shape {tuple(images.shape[1:])} (channels, height, "
@@ -144,18 +147,11 @@ def load_dataset(name, data_dir=None, limit=None):
         return make_faces()
     if name == "celeba":
         return load_celeba(data_dir, limit)
-    if isinstance(name, str) and name.startswith("folder:"):
+    if isinstance(name, str) and name.startswith("folder:") and name != "folder:":
         return load_folder(project_path(name.removeprefix("folder:")), limit)
-    if name not in IDX_SOURCES:
+    if not isinstance(name, str) or name not in IDX_SOURCES:
         raise ValueError(f"unknown data set {name!r}: dataset must be one of {', '.join(DATASETS)}")
-    folder = find_idx(name, data_dir) or download_idx(name, data_dir)
-    arrays = [read_idx(folder, name, file) for file in FILES]
-    for images, labels, file in zip(arrays[::2], arrays[1::2], FILES[::2]):
-        if len(images) != len(labels):
-            raise DatasetError(f"{folder / file} holds {len(images)} images, but its label file "
-                               f"{len(labels)} labels; delete the folder to fetch the set again")
-    images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
-    return images[:, None], labels.long(), test_images[:, None], test_labels.long()
+    return load_idx(name, find_idx(name, data_dir) or download_idx(name, data_dir))
 
 
 # ----------------------------------------------------------------------- files in MNIST's format
@@ -167,9 +163,13 @@ def data_dirs(data_dir=None):
 
 
 def idx_path(folder, file):
-    """Return the path of an IDX file in `folder`, raw or gzipped, or None."""
+    """Return the path of an IDX file in `folder`, raw or gzipped, or None; raises `DatasetError`."""
     candidates = (folder / file, folder / f"{file}.gz")
-    return next((path for path in candidates if path.is_file()), None)
+    try:
+        return next((path for path in candidates if path.is_file()), None)
+    except PermissionError:
+        raise DatasetError(f"the folder {folder} may not be read; open it to all users, or name another one with "
+                           "data_dir or LABS_DATA_DIR") from None
 
 
 def find_idx(name, data_dir=None):
@@ -179,6 +179,17 @@ def find_idx(name, data_dir=None):
         if all(idx_path(folder, file) for file in FILES):
             return folder
     return None
+
+
+def load_idx(name, folder):
+    """Read and verify the four files of a set in MNIST's format; returns and raises as `load_dataset`."""
+    arrays = [read_idx(folder, name, file) for file in FILES]
+    for images, labels, file in zip(arrays[::2], arrays[1::2], FILES[::2]):
+        if len(images) != len(labels):
+            raise DatasetError(f"{folder / file} holds {len(images)} images, but its label file "
+                               f"{len(labels)} labels; delete the folder to fetch the set again")
+    images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
+    return images[:, None], labels.long(), test_images[:, None], test_labels.long()
 
 
 def read_idx(folder, name, file):
@@ -199,11 +210,11 @@ def read_idx(folder, name, file):
     if not is_genuine(name, file, content, packed if path.suffix == ".gz" else None):
         raise DatasetError(f"{path} is truncated or altered (its MD5 sum is not that of the "
                            f"published {IDX_SOURCES[name].torchvision_class} file); {way_out}")
-    n_dims = content[3]
-    shape = np.frombuffer(content, ">u4", n_dims, offset=4).astype(int)
-    if len(content) != 4 + 4 * n_dims + shape.prod():
+    start = 4 + 4 * content[3]      # the fourth byte is the number of dimensions
+    shape = np.frombuffer(content[4:start].ljust(start - 4, b"\0"), ">u4").tolist()
+    if len(content) != start + math.prod(shape):
         raise DatasetError(f"{path} is truncated: {len(content)} bytes; {way_out}")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims).reshape(shape).copy()
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
 def is_genuine(name, file, content, packed=None):

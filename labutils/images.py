@@ -1,5 +1,7 @@
 """Pictures: from tensors to bytes, many on one sheet, on the screen and into files."""
 
+import math
+
 import cv2
 import numpy as np
 import torch
@@ -8,17 +10,31 @@ from IPython.display import Image, display
 from .paths import project_path, replacing
 
 
+def require_range(image_range):
+    """Raise `ValueError` unless `image_range` is two finite numbers, the lower one first."""
+    try:
+        low, high = image_range
+        if low < high and math.isfinite(high - low):
+            return
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"image_range={image_range!r}: must be (low, high) with low < high, for example (0, 1) or (-1, 1)")
+
+
 def to_uint8(array, image_range=(0, 1)):
     """Return a uint8 copy of a tensor or array of any shape; `image_range` becomes 0..255.
 
     Values outside the range are clipped; uint8 input is returned as it is. Raises `ValueError`
-    for values that are not finite.
+    for values that are not finite, for what is no array of real numbers, and for a bad range.
     """
+    require_range(image_range)
     if isinstance(array, torch.Tensor):
         array = array.detach().float().cpu().numpy() if array.is_floating_point() else array.cpu().numpy()
     array = np.asarray(array)
     if array.dtype == np.uint8:
         return array
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"an image of dtype {array.dtype}: a picture is a tensor or an array of real numbers")
     if not np.isfinite(array).all():
         raise ValueError("the image holds values that are not finite (NaN or infinity); "
                          "look at the loss: the training has probably diverged")
@@ -42,7 +58,7 @@ def collage(images, n_cols, *, image_range=(0, 1), scale=1):
         raise ValueError(f"images of shape {tuple(tiles.shape)}: a collage takes (N, H, W), "
                          "(N, 1, H, W) or (N, 3, H, W), and at least one picture")
     for name, value in (("n_cols", n_cols), ("scale", scale)):
-        if value < 1 or value != int(value):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
     n, channels, height, width = tiles.shape
     n_rows = -(-n // n_cols)
@@ -86,7 +102,7 @@ def save_image(path, image):
 def encode(image, ending=".png"):
     """Return the bytes of a uint8 picture, (H, W) or RGB (H, W, 3), as a file with this ending; raises `ValueError`."""
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:
         raise ValueError(f"an image of dtype {image.dtype} and shape {image.shape}; what can be saved is uint8, "
                          "(H, W) or (H, W, 3): use to_uint8 or collage first")
     bgr = image[..., ::-1] if image.ndim == 3 else image       # OpenCV's order of the colours

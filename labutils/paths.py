@@ -13,7 +13,7 @@ def project_path(path):
 
     The folder in which a kernel happens to stand never matters.
     """
-    return PROJECT_ROOT / Path(path).expanduser()
+    return PROJECT_ROOT / os.path.expanduser(path)      # leaves the ~ of an unknown user as it is, as a shell does
 
 
 def make_dir(path):

@@ -32,15 +32,17 @@ def get_device(prefer="auto"):
 
 
 def seed_everything(seed):
-    """Seed Python's, NumPy's and PyTorch's generators, the GPU's too.
-
-    Raises `ValueError` unless `seed` is a whole number from 0 to 2**32 - 1 (NumPy's bound).
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed!r}: must be a whole number from 0 to {2**32 - 1}")
+    """Seed Python's, NumPy's and PyTorch's generators, the GPU's too; raises as `require_seed`."""
+    require_seed(seed)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def require_seed(seed):
+    """Raise `ValueError` unless `seed` is a whole number from 0 to 2**32 - 1 (NumPy's bound)."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed!r}: must be a whole number from 0 to {2**32 - 1}")
 
 
 def require_positive(**settings):

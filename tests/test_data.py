@@ -269,20 +269,23 @@ def test_torchvision_downloads_and_verifies(mirror):
     assert len(log) == asked, "a set that lies there is not fetched again"
 
 
-def load_in_process(root, queue):
+def load_in_process(root, queue, start):
+    start.wait(60)
     queue.put(len(load_dataset("mnist", root)[0]))
     queue.close()
     queue.join_thread()
 
 
-def test_two_processes_prepare_one_set_at_once(mirror):
+@pytest.mark.parametrize("n", [2, 8])
+def test_processes_prepare_one_set_at_once(mirror, n):
     root, _, log = mirror
     context = multiprocessing.get_context("fork")       # the children see the patched classes
     queue = context.Queue()
-    processes = [context.Process(target=load_in_process, args=(root, queue)) for _ in range(2)]
+    start = context.Barrier(n)
+    processes = [context.Process(target=load_in_process, args=(root, queue, start)) for _ in range(n)]
     for process in processes:
         process.start()
-    assert [queue.get(timeout=60) for _ in processes] == [6, 6]
+    assert [queue.get(timeout=60) for _ in processes] == [6] * n
     for process in processes:
         process.join(60)
         assert process.exitcode == 0

@@ -18,6 +18,9 @@ def main(arguments=None):
     except UsageError as error:
         print(f"labs {options.name}: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        print(f"labs {options.name}: {error}; 'labs doctor' says what is missing and what to do", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what was done is kept", file=sys.stderr)
         return 130
@@ -57,6 +60,14 @@ def build_parser():
     release.add_argument("folder", type=Path, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
     release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
     release.set_defaults(command=release_command)
+
+    data = commands.add_parser("data", help="say which data sets are here, or fetch some ahead of a class")
+    data.add_argument("names", nargs="*", metavar="NAME", help="data sets to fetch and verify; none: say what is here")
+    data.add_argument("--to", type=Path, metavar="DIR", help="a shared folder: made readable for all, and read-only")
+    data.set_defaults(command=data_command)
+
+    doctor = commands.add_parser("doctor", help="examine the installation, and say what is wrong and what to do")
+    doctor.set_defaults(command=doctor_command)
     return parser
 
 
@@ -133,6 +144,20 @@ def release_command(options):
     folder = release(options.folder, options.labs)
     print(f"for students: {folder / 'student'} and {folder / 'student.zip'}\nwith solutions: {folder / 'solutions'}")
     return 0
+
+
+def data_command(options):
+    """`labs data`: what is here, or fetch what is named."""
+    if options.to and not options.names:
+        raise UsageError(f"--to {options.to}: name the data sets to put there, for example mnist")
+    from . import datasets
+    return datasets.fetch(options.names, options.to and options.to.resolve()) if options.names else datasets.report()
+
+
+def doctor_command(options):
+    """`labs doctor`: say how the installation is."""
+    from .doctor import doctor
+    return doctor()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""The labs of the course: where their notebooks lie and which parameters they take."""
+"""The labs of the course: where their notebooks lie and which parameters they take.
+
+Packages are imported where they are used: `labs doctor` has to start where one of them is missing.
+"""
 
 import ast
-
-import nbformat
-import papermill
-import yaml
 
 from ..paths import PROJECT_ROOT, project_path
 
@@ -27,18 +26,29 @@ def lab_path(name):
     return NOTEBOOKS / f"{name}.ipynb"
 
 
+def read_lab(name):
+    """Return the notebook of a lab; raises `UsageError` for an unknown one, or a file that is none."""
+    import nbformat
+    path = lab_path(name)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, nbformat.ValidationError):
+        raise UsageError(f"{path} is not a notebook; restore it with git checkout") from None
+    return notebook
+
+
 def lab_title(name):
     """Return the first heading of a lab."""
-    first = nbformat.read(lab_path(name), as_version=4).cells[0].source
-    return first.splitlines()[0].lstrip("# ")
+    headings = [line for cell in read_lab(name).cells for line in cell.source.splitlines() if line.startswith("#")]
+    return headings[0].lstrip("# ") if headings else ""
 
 
 def lab_parameters(name):
     """Return {parameter: {"inferred_type_name", "default", "help"}} from a lab's parameters cell."""
-    try:
-        return papermill.inspect_notebook(str(lab_path(name)))
-    except nbformat.reader.NotJSONError:
-        raise UsageError(f"{lab_path(name)} is not a notebook; restore it with git checkout") from None
+    import papermill
+    read_lab(name)
+    return papermill.inspect_notebook(str(lab_path(name)))
 
 
 def lab_out_dir(name):
@@ -48,7 +58,12 @@ def lab_out_dir(name):
 
 def quick_settings(name):
     """Return the reduced settings of `notebooks/quick.yml` that the lab has."""
-    settings = yaml.safe_load((NOTEBOOKS / "quick.yml").read_text())
+    import yaml
+    path = NOTEBOOKS / "quick.yml"
+    try:
+        settings = dict(yaml.safe_load(path.read_text()))
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
+        raise UsageError(f"{path} is not YAML of the form 'name: value'; restore it with git checkout") from None
     return {key: value for key, value in settings.items() if key in lab_parameters(name)}
 
 

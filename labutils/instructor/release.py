@@ -1,5 +1,6 @@
 """Versions of the course to hand out: one for students, without the solutions, and one with them."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import nbformat
 
 from ..paths import PROJECT_ROOT
-from .labs import UsageError, lab_names, lab_path
+from .labs import UsageError, lab_names, read_lab
 
 # what a student needs beside the notebooks
 PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "Makefile",
@@ -25,13 +26,16 @@ def release(folder, names=()):
     All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, an
     unknown lab, or a notebook with a mark that is not closed.
     """
-    folder, names = Path(folder).expanduser().resolve(), list(dict.fromkeys(names)) or lab_names()
+    folder, names = Path(os.path.expanduser(folder)).resolve(), list(dict.fromkeys(names)) or lab_names()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder; name a new one, so that no version is mixed with another")
-    notebooks = {name: nbformat.read(lab_path(name), as_version=4) for name in names}
+    notebooks = {name: read_lab(name) for name in names}
     versions = {"student": {name: student_version(name, notebook) for name, notebook in notebooks.items()},
                 "solutions": notebooks}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be made ({error.strerror}); name another one") from None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as part:
         whole = Path(part) / folder.name
         for version, labs in versions.items():

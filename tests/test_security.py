@@ -1,0 +1,133 @@
+"""What must not happen: a server that others reach, and code that runs because a file was read."""
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+
+import psutil
+import pytest
+from conftest import BIN, NOTEBOOKS
+
+from labutils.paths import PROJECT_ROOT
+
+# ------------------------------------------------------------------------------------ make lab
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """JupyterLab as `make lab` starts it, but for the browser, with no user's configuration: (process, address, token)."""
+    [line] = re.findall(r"^lab:.*\n\t(.+)$", (PROJECT_ROOT / "Makefile").read_text(), flags=re.M)
+    command = shlex.split(line.replace("$(BIN)", str(BIN)))
+    folder = tmp_path_factory.mktemp("jupyter")
+    places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_")}
+    process = subprocess.Popen([*command, "--no-browser", "--allow-root", "--port=0"], cwd=PROJECT_ROOT, text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**environment, **places})
+    watchdog = threading.Timer(120, process.kill)       # ends the loop below, too
+    watchdog.start()
+    try:
+        found = next(filter(None, (re.search(r"(http://[^/\s]+/)lab/tree/notebooks\?token=(\w+)", line) for line in process.stderr)), None)
+        assert found, "JupyterLab did not say where it listens"
+        threading.Thread(target=process.stderr.read, daemon=True).start()      # a full pipe would stop the server
+        yield process, *found.groups()
+    finally:
+        watchdog.cancel()
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def ask(address):
+    """Return what the server answers, or its refusal: 403, or the page to log in."""
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return "login" if "/login?" in answer.url else answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_jupyterlab_listens_on_loopback_only(server):
+    process, address, _ = server
+    family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    bound = {connection.laddr.ip for pid in family for connection in psutil.Process(pid).net_connections("inet")
+             if connection.status == psutil.CONN_LISTEN}
+    assert bound and bound <= {"127.0.0.1", "::1"}
+    assert re.fullmatch(r"http://(localhost|127\.0\.0\.1):\d+/", address)
+
+
+@pytest.mark.parametrize("path", ["api/contents", "api/kernels", "api/terminals", "files/README.md", "lab/tree/notebooks"])
+def test_jupyterlab_answers_nobody_without_the_token(server, path):
+    _, address, token = server
+    assert len(token) >= 32
+    for wrong in ("", "?token=", f"?token={token[:-1]}"):
+        assert ask(f"{address}{path}{wrong}") in (403, "login")
+    assert ask(f"{address}{path}?token={token}") not in (403, "login")
+
+
+def test_jupyterlab_opens_on_the_labs_with_their_diagrams_in_reach(server):
+    _, address, token = server
+    listing = json.loads(ask(f"{address}api/contents/notebooks?token={token}"))
+    assert {path.name for path in NOTEBOOKS} <= {entry["name"] for entry in listing["content"]}
+    assert "<svg" in ask(f"{address}files/img/autoencoder.svg?token={token}")       # ../img/, seen from a lab
+
+
+# ------------------------------------------------------------------------------------- unpickling
+
+def test_no_module_reads_what_can_hold_a_pickle():
+    for path in (PROJECT_ROOT / "labutils").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {alias.name.split(".")[0] for alias in node.names} | {(getattr(node, "module", "") or "").split(".")[0]}
+                assert not names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}, f"{path}:{node.lineno}"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                name = ast.unparse(node.func)
+                assert name not in ("torch.load", "torch.jit.load", "np.load", "numpy.load"), f"{path}:{node.lineno}: {name}"
+
+
+READ_EVERYTHING = """
+import sys
+from labutils import CheckpointError, find_pretrained, get_loaders, load_checkpoint
+from labutils.checkpoints import PRETRAINED_DIR, read_checkpoint
+import sklearn.datasets, skimage.data, torchvision
+found = []
+sys.addaudithook(lambda event, arguments: found.append(arguments) if event == "pickle.find_class" else None)
+for name in ("digits", "faces"):
+    get_loaders(name)
+for path in PRETRAINED_DIR.glob("*.safetensors"):
+    read_checkpoint(find_pretrained(path.stem))
+for path in sys.argv[1:]:
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        pass
+before = list(found)
+import pickle
+pickle.loads(pickle.dumps(CheckpointError))
+print(before, len(found))
+"""
+
+
+def test_reading_data_and_weights_unpickles_nothing(tmp_path):
+    import pickle
+
+    import torch
+    trap = tmp_path / "trap.safetensors"
+    trap.write_bytes(pickle.dumps(CheckpointTrap()))
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "torch.safetensors")
+    done = subprocess.run([sys.executable, "-c", READ_EVERYTHING, trap, tmp_path / "torch.safetensors"], cwd=PROJECT_ROOT,
+                          capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["[]", "1"], done.stdout + done.stderr      # the one is the check of the hook itself
+
+
+class CheckpointTrap:
+    def __reduce__(self):
+        return print, ("a pickle ran code",)
