@@ -9,7 +9,7 @@ from ..paths import make_dir
 from . import labs
 from .labs import UsageError
 
-RUN_HELP = """Execute labs. LAB names, -f and -p combine: the names choose among the runs of the file, a run of the file
+RUN_HELP = """Execute labs. LAB, -f and -p combine: the names choose among the runs of the file, a run of the file
 without a lab is for every lab, and -p comes in the place of what the file or --quick say, for every run. A run that has
 gone well with the same code and parameters is not repeated, so that an interrupted sweep goes on where it stood."""
 
@@ -33,20 +33,7 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="labs", description="Run the labs of the course.")
     commands = parser.add_subparsers(dest="name", required=True)
 
-    run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each", description=RUN_HELP)
-    run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: those of the file, or all of them")
-    run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick.yml")
-    run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                     help="set a parameter; VALUE,VALUE runs each; may be repeated: every combination is run")
-    run.add_argument("-f", dest="file", type=Path, metavar="FILE",
-                     help="a YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each")
-    run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/quick or runs/full")
-    run.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time")
-    run.add_argument("--device", help="auto, cuda, mps or cpu")
-    run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
-                     help="longest time for one cell (default: four hours)")
-    run.add_argument("--force", action="store_true", help="run also what has gone well with the same code and parameters")
-    run.set_defaults(command=run_command)
+    add_run(commands)
 
     listing = commands.add_parser("list", help="the labs, or the parameters of one")
     listing.add_argument("lab", nargs="?", metavar="LAB")
@@ -62,6 +49,24 @@ def build_parser():
     release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
     release.set_defaults(command=release_command)
     return parser
+
+
+def add_run(commands):
+    """Describe `labs run`."""
+    run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each", description=RUN_HELP)
+    run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: those of the file, or all of them")
+    run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick.yml")
+    run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="set a parameter; VALUE,VALUE runs each; may be repeated: every combination is run")
+    run.add_argument("-f", dest="file", type=Path, metavar="FILE",
+                     help="a YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each")
+    run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/quick or runs/full")
+    run.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time")
+    run.add_argument("--device", help="auto, cuda, mps or cpu")
+    run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
+                     help="longest time for one cell (default: four hours)")
+    run.add_argument("--force", action="store_true", help="run also what has gone well with the same code and parameters")
+    run.set_defaults(command=run_command)
 
 
 def positive(text):
