@@ -1,4 +1,4 @@
-"""The `labs` command on small notebooks that go well, fail, hang, or lose their kernel."""
+"""The `labs` command on small notebooks that go well or fail; test_run.py has the other ways to end."""
 
 import json
 
@@ -16,8 +16,6 @@ RESULT = "from labutils import show_results\nshow_results({'loss': epochs * rate
 CELLS = {
     "01_good": [RESULT],
     "02_raises": ["print('before')", "raise RuntimeError('the <b>reason</b>')", RESULT],
-    "03_dies": ["import os, signal; os.kill(os.getpid(), signal.SIGKILL)", RESULT],
-    "04_hangs": ["import time; time.sleep(60)", RESULT],
     "05_silent": ["1 + 1"],
     "06_writes": ["from labutils import make_dir\n(make_dir(out_dir) / 'picture.txt').write_text('here')", RESULT],
 }
@@ -74,13 +72,11 @@ def test_files_of_a_lab_go_to_its_own_folder(notebooks, tmp_path):
     assert (tmp_path / "o/06_writes/picture.txt").read_text() == "here"
 
 
-@pytest.mark.parametrize("name, reason, executed", [
-    ("02_raises", "RuntimeError: the <b>reason</b> (cell 4)", True),
-    ("03_dies", "DeadKernelError", True),
-    ("04_hangs", "CellTimeoutError", True),
-    ("05_silent", "show_results was not called", True),
+@pytest.mark.parametrize("name, reason", [
+    ("02_raises", "RuntimeError: the <b>reason</b> (cell 4)"),
+    ("05_silent", "show_results was not called"),
 ])
-def test_a_failing_lab_does_not_stop_the_others(notebooks, tmp_path, capsys, name, reason, executed):
+def test_a_failing_lab_does_not_stop_the_others(notebooks, tmp_path, capsys, name, reason):
     out = tmp_path / "out"
     assert cli.main(["run", name, "01_good", "--out", str(out), "--timeout", "8"]) == 1
     failed, good = read(out / name / "run.json"), read(out / "01_good/run.json")
@@ -108,16 +104,8 @@ def test_an_old_result_does_not_survive_a_failure(notebooks, tmp_path):
 
 def test_a_notebook_that_is_none_is_named(notebooks, capsys):
     (notebooks / "01_good.ipynb").write_text("{not json")
-    assert cli.main(["run", "01_good"]) == 2
+    assert cli.main(["list", "01_good"]) == 2
     assert "01_good.ipynb is not a notebook" in capsys.readouterr().err
-
-
-def test_jobs_at_one_time_give_the_same(notebooks, tmp_path, monkeypatch):
-    from labutils.instructor.run import Job, run_jobs
-    jobs = [Job("01_good", {"epochs": n}, tmp_path / str(n), 60) for n in (1, 2)]
-    monkeypatch.setattr("labutils.instructor.run.get_context", lambda _: __import__("multiprocessing").get_context("fork"))
-    outcomes = list(run_jobs(jobs, 2))
-    assert [outcome.results["epochs"] for outcome in outcomes] == [1, 2]
 
 
 @pytest.mark.parametrize("arguments, parts", [
@@ -146,14 +134,6 @@ def test_argparse_refuses_with_2(notebooks, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2 and "usage: labs" in capsys.readouterr().err
-
-
-def test_ctrl_c_ends_with_130(notebooks, monkeypatch, capsys, tmp_path):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-    monkeypatch.setattr("labutils.instructor.run.papermill.execute_notebook", interrupted)
-    assert cli.main(["run", "01_good", "--out", str(tmp_path)]) == 130
-    assert "interrupted" in capsys.readouterr().err
 
 
 def test_list_names_labs_and_parameters(notebooks, capsys):
