@@ -101,11 +101,12 @@ def test_a_whole_lab_is_killed_and_resumed_to_the_same_figures(tmp_path):
             child.send_signal(signal.SIGKILL)
     assert process.returncode == 1 and json.loads((folder / "run.json").read_text())["status"] == "failed"
     assert read_checkpoint(folder / "vae.state")[0]["epoch"] < 12
-    done = command("labs", "run", "02_vae", *tiny, "-p", "resume", "true", "--out", tmp_path / "killed")
+    done = command("labs", "run", "02_vae", *tiny, "--out", tmp_path / "killed")       # the same command once more
     assert done.returncode == 0, done.stderr
     alone, resumed = (json.loads((tmp_path / name / "02_vae/results.json").read_text()) for name in ("alone", "killed"))
     different = {name for name in alone if alone[name] != resumed[name]}
     assert different <= {"seconds", "images_per_second"}
+    assert json.loads((folder / "run.json").read_text())["resumed"] and not list(folder.glob("*.state"))
 
 
 def training(path, n_epochs, resume=False, settings=None, hidden=4):

@@ -21,7 +21,7 @@ from labutils.instructor import cli, jobs, labs, run
 from labutils.instructor.run import Job, Outcome, Watch, earlier_outcome
 from labutils.paths import replacing
 
-PARAMETERS = 'value: int = 1  # a figure\nseed: int = 0  # of nothing\nout_dir: str = "runs/x"  # files'
+PARAMETERS = 'value: int = 1  # a figure\nseed: int = 0  # of nothing\nresume: bool = False  # go on\nout_dir: str = "runs/x"  # files'
 RESULT = ("from IPython.display import display\n"
           "display({'application/json': {'loss': value, 'device': 'cpu'}, 'text/plain': ''}, raw=True)")
 BEGUN = ("import os, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"
@@ -34,6 +34,8 @@ CELLS = {
     "05_raises": ["print('before')", "raise RuntimeError('one\\ntwo')", RESULT],
     "06_dies": ["print('before')", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", RESULT],
     "07_hangs": ["print('before')", "import time; time.sleep(600)", RESULT],
+    "09_trains": ["import os, pathlib, signal\nstate = pathlib.Path(out_dir) / 'vae.state'\nbegun = state.exists()\n"
+                  "state.write_text('')\nif not begun: os.kill(os.getpid(), signal.SIGKILL)", RESULT.replace("value", "resume")],
     "08_large": ["block = bytearray(b'1' * (200 << 20)); del block\nfor i in range(3_000_000): pass", RESULT],
 }
 PATIENCE = 300      # seconds; only what is broken takes so long
@@ -451,3 +453,23 @@ def test_the_rest_is_estimated_from_earlier_runs_of_the_same_kind(tmp_path, monk
     assert line(epochs=4) == "02_vae: cell 3 of 8, 00:10"
     monkeypatch.setattr(jobs.time, "perf_counter", lambda: 1200.0)
     assert line(epochs=3) == "02_vae: cell 3 of 8, 03:20", "longer than ever: nothing is known of the rest"
+
+
+def test_a_run_that_was_killed_in_its_training_is_resumed(notebooks, tmp_path):
+    job = Job("09_trains", {"value": 2}, tmp_path / "out", 60)
+    assert run.run_job(job).status == "failed" and (job.folder / "vae.state").exists()
+    assert run.run_job(job).results["loss"] is True
+    about = json.loads((job.folder / "run.json").read_text())
+    assert about["resumed"] is True and about["parameters"] == {"value": 2}
+    assert not (job.folder / "vae.state").exists(), "it is of no more use, and large"
+    assert earlier_outcome(job).results["loss"] is True
+
+
+def test_other_parameters_other_code_and_force_start_a_training_anew(notebooks, tmp_path):
+    job = Job("09_trains", {"value": 2}, tmp_path / "out", 60)
+    assert run.run_job(job).status == "failed"
+    other = job._replace(parameters={"value": 3})
+    assert run.run_job(other).results["loss"] is False      # its cell finds the file, but is not told to use it
+    assert run.run_job(job).status == "failed"
+    [outcome] = jobs.run_jobs([job], force=True)            # the state is gone: killed once more
+    assert outcome.status == "failed"

@@ -51,6 +51,11 @@ def build_parser():
     report.add_argument("folder", type=Path, metavar="DIR", help="what 'labs run' was given as --out")
     report.set_defaults(command=report_command)
 
+    bands = commands.add_parser("bands", help="make the bands of tests/expected.yml from runs with at least five seeds")
+    bands.add_argument("folder", type=Path, metavar="DIR", help="what 'labs run' was given as --out")
+    bands.add_argument("profile", choices=("quick", "full"), help="which settings the runs had")
+    bands.set_defaults(command=bands_command)
+
     release = commands.add_parser("release", help="write a version for students and one with solutions")
     release.add_argument("folder", type=Path, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
     release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
@@ -81,6 +86,7 @@ def add_run(commands):
     run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
                      help="longest time for one cell (default: four hours)")
     run.add_argument("--force", action="store_true", help="run also what has gone well with the same code and parameters")
+    run.add_argument("--check", action="store_true", help="compare the figures with their bands in tests/expected.yml")
     run.set_defaults(command=run_command)
 
 
@@ -97,6 +103,8 @@ def run_command(options):
     given = options.parameters + ([["device", options.device]] if options.device else [])
     runs = plan(list(dict.fromkeys(options.labs)), given, options.file, options.quick)
     check_device(options.device)
+    if options.check:
+        check_unchanged(runs, options.quick)
     out = make_out(options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full"))
 
     from .jobs import run_jobs      # late: papermill's engine takes a second to import
@@ -106,7 +114,28 @@ def run_command(options):
     print(f"\n{table(outcomes)}\n\nresults: {os.path.relpath(out)}")
     if any(outcome.status == "interrupted" for outcome in outcomes):
         raise KeyboardInterrupt
-    return 1 if any(outcome.error for outcome in outcomes) else 0
+    if len(outcomes) > 1:
+        report_command(argparse.Namespace(folder=out))
+    outside = print_check(outcomes, options) if options.check else []
+    return 1 if outside or any(outcome.error for outcome in outcomes) else 0
+
+
+def check_unchanged(runs, quick):
+    """Refuse to compare runs with bands that were made with other parameters; raises `UsageError`."""
+    for run in runs:
+        settings = labs.quick_settings(run.lab) if quick else {}
+        others = [name for name, value in run.parameters.items() if name not in ("seed", "device") and settings.get(name, ...) != value]
+        if others:
+            raise UsageError(f"--check compares with the figures of unchanged parameters, {run.name} sets {', '.join(others)}; "
+                             "leave out one or the other")
+
+
+def print_check(outcomes, options):
+    """Compare figures with their bands; print and return what lies outside."""
+    from .bands import check
+    outside, n_compared = check(outcomes, "quick" if options.quick else "full")
+    print("\n".join([f"{n_compared} figures compared with tests/expected.yml, {len(outside)} faults", *outside]))
+    return outside
 
 
 def make_out(folder):
@@ -150,6 +179,14 @@ def refresh_command(options):
     for name in names:
         figures = refresh_classifier() if name == "classifier" else refresh(name)
         print(f"{name}: {key_figures(figures)}", flush=True)
+    return 0
+
+
+def bands_command(options):
+    """`labs bands`: what the figures of a run may be, from runs with several seeds."""
+    from .bands import make_bands
+    for lab, n_figures in make_bands(options.folder, options.profile).items():
+        print(f"{lab}: bands of {n_figures} figures")
     return 0
 
 

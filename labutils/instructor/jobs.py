@@ -12,7 +12,7 @@ from statistics import median
 
 from tqdm import tqdm
 
-from .run import Outcome, Watch, earlier_outcome, run_job
+from .run import Outcome, Watch, earlier_outcome, forget_trainings, run_job
 
 
 def run_jobs(jobs, n_workers=1, force=False):
@@ -35,7 +35,10 @@ def run_or_keep(job, watch, force):
     """Return the outcome of a job: kept, new, or not begun because all is to end."""
     if watch.stopped:
         return Outcome(job.lab, "interrupted", 0, {}, "not begun", job.folder.name)
-    return (None if force else earlier_outcome(job)) or run_job(job, watch)
+    if force:
+        forget_trainings(job)
+        return run_job(job, watch)
+    return earlier_outcome(job) or run_job(job, watch)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from .labs import UsageError, effective_parameters, lab_path, read_lab
 
 START_TIMEOUT = 120     # seconds until the kernel must answer
 QUIET_KERNEL = ["--IPKernelApp.log_level=CRITICAL"]     # its complaints about an interruption would stand between our lines
+NO_FIGURES = ("resume", "tensorboard_dir")      # parameters on which no figure depends
 PACKAGES = ("labutils", "torch", "torchvision", "numpy", "papermill")
 EXPORTING = threading.Lock()    # the exporter keeps state while it works
 
@@ -141,11 +142,12 @@ def run_job(job, watch=None):
 
     In `job.folder` lie afterwards the executed notebook (as far as it came), its HTML, `run.json`
     (parameters, circumstances, status), and, if all went well, `results.json` (what `show_results` got).
+    The trainings of a run that was stopped, in the same folder, with the same code and parameters, are resumed.
     While the run goes on, and for ever if this process is killed, `run.json` says "interrupted".
     """
     watch, record = watch or Watch(), new_record(job)
     watch.started = time.perf_counter()
-    error = attempt(begin, job, record) or attempt(execute, job, watch) or without_results(watch.notebook)
+    error = attempt(begin, job, record) or attempt(execute, job, watch, record) or without_results(watch.notebook)
     results = {} if error else find_results(watch.notebook)
     seconds = time.perf_counter() - watch.started
     fault = attempt(keep, job, watch.notebook, results)
@@ -212,14 +214,23 @@ def fingerprint(job):
     code = [cell.source for cell in read_lab(job.lab).cells if cell.cell_type == "code"]
     files = [*sorted(Path(__file__).parents[1].glob("*.py")), PRETRAINED_DIR / "card.json"]
     sources = [path.read_text(encoding="utf-8") for path in files if path.exists()]
-    parts = [code, sources, effective_parameters(job.lab, job.parameters)]
+    parameters = effective_parameters(job.lab, job.parameters)
+    parts = [code, sources, {name: value for name, value in parameters.items() if name not in NO_FIGURES}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def earlier_record(job):
+    """Return what `run.json` says of an earlier run in the same folder, or {}."""
+    try:
+        return dict(json.loads((job.folder / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):    # missing, or not written by us
+        return {}
 
 
 def earlier_outcome(job):
     """Return the `Outcome` of an earlier run of the same code with the same parameters that went well, or None."""
     try:
-        run = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))
+        run = earlier_record(job)
         if run["status"] == "ok" and run["fingerprint"] == fingerprint(job):
             results = dict(json.loads((job.folder / "results.json").read_text(encoding="utf-8")))
             return Outcome(job.lab, "ok", float(run["seconds"]), results, run=job.folder.name, kept=True)
@@ -232,15 +243,20 @@ def begin(job, record):
     """Make the folder; what an earlier run has said there is no longer true."""
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "results.json").unlink(missing_ok=True)
+    stopped = earlier_record(job)
     write_text(job.folder / "run.json", as_json(record))
     record["fingerprint"] = fingerprint(job)
+    record["resumed"] = (stopped.get("fingerprint") == record["fingerprint"] and stopped.get("status") != "ok"
+                         and "resume" in effective_parameters(job.lab, {}) and any(job.folder.glob("*.state")))
+    write_text(job.folder / "run.json", as_json(record))
 
 
-def execute(job, watch):
+def execute(job, watch, record):
     """Execute a lab's notebook, which `watch.notebook` holds as far as it came; raises what stopped it."""
     source = lab_path(job.lab)
+    parameters = {**job.parameters, "out_dir": str(job.folder), **({"resume": True} if record["resumed"] else {})}
     papermill.execute_notebook(
-        str(source), None, {**job.parameters, "out_dir": str(job.folder)}, engine_name="labs", kernel_name="python3",
+        str(source), None, parameters, engine_name="labs", kernel_name="python3",
         progress_bar=False, autosave_cell_every=0, start_timeout=START_TIMEOUT, execution_timeout=job.timeout,
         watch=watch, folder=str(source.parent))
 
@@ -254,6 +270,13 @@ def keep(job, notebook, results):
         write_text(job.folder / f"{job.lab}.html", html)
     if results:
         write_text(job.folder / "results.json", as_json(results))
+        forget_trainings(job)
+
+
+def forget_trainings(job):
+    """Remove the states from which stopped trainings would go on: they are as large as the networks, and more."""
+    for state in job.folder.glob("*.state"):
+        state.unlink()
 
 
 @cache

@@ -1,0 +1,100 @@
+"""Bands for the figures of a run: how they are made, and what lies outside."""
+
+import json
+
+import pytest
+import yaml
+from scipy.stats import norm
+
+from labutils.instructor import bands, cli, labs
+from labutils.instructor.bands import band, check, make_bands
+from labutils.instructor.labs import UsageError
+from labutils.instructor.run import Outcome
+
+
+def write_runs(folder, lab, losses, **parameters):
+    for seed, loss in enumerate(losses):
+        run = folder / f"{lab},seed={seed}"
+        run.mkdir(parents=True)
+        about = {"lab": lab, "status": "ok", "parameters": {**parameters, "seed": seed}, "revision": "abc"}
+        (run / "run.json").write_text(json.dumps(about))
+        results = {"loss": loss, "modes": 8, "epochs": 3, "seconds": 10 + loss, "device": "cpu", "verified": True}
+        (run / "results.json").write_text(json.dumps(results))
+
+
+@pytest.fixture
+def expected(tmp_path, monkeypatch):
+    monkeypatch.setattr(bands, "EXPECTED", tmp_path / "expected.yml")
+    return tmp_path / "expected.yml"
+
+
+def test_a_band_holds_all_but_one_in_a_thousand():
+    """For so many values that their deviation is known, it ends at the 0.05 % and the 99.95 % point."""
+    values = norm.ppf([(i + 0.5) / 20_000 for i in range(20_000)], loc=10, scale=2).tolist()
+    assert band(values) == pytest.approx([10 - 2 * norm.ppf(0.9995), 10 + 2 * norm.ppf(0.9995)], abs=0.01)
+
+
+def test_few_values_make_a_wide_band_and_equal_ones_a_narrow_one():
+    low, high = band([1.0, 1.1, 0.9, 1.0, 1.0])
+    deviation = 0.005**0.5
+    assert (high - low) / 2 == pytest.approx(8.610 * deviation * (6 / 5) ** 0.5, rel=1e-3)      # t of 4 degrees of freedom
+    assert band([8, 8, 8, 8, 8]) == [7.92, 8.08]
+    assert band([-50.0] * 5) == [-50.5, -49.5]
+
+
+def test_bands_are_made_of_figures_and_keep_those_of_other_labs(tmp_path, expected):
+    write_runs(tmp_path / "a", "02_vae", [100, 101, 102, 101, 100], dataset="digits")
+    write_runs(tmp_path / "b", "04_gan", [1, 2, 3, 2, 1], dataset="digits")
+    assert make_bands(tmp_path / "a", "quick") == {"02_vae": 2} and make_bands(tmp_path / "b", "quick") == {"04_gan": 2}
+    made = yaml.safe_load(expected.read_text())["quick"]
+    assert set(made) == {"02_vae", "04_gan"} and set(made["02_vae"]["figures"]) == {"loss", "modes"}
+    assert made["02_vae"]["seeds"] == [0, 1, 2, 3, 4] and made["02_vae"]["revision"] == "abc"
+    assert "labs run --quick -p seed 0,1,2,3,4" in expected.read_text()
+
+
+def test_too_few_seeds_and_other_settings_make_no_band(tmp_path, expected):
+    write_runs(tmp_path / "a", "02_vae", [100, 101, 102, 101], dataset="digits")
+    with pytest.raises(UsageError, match=r"02_vae has 4 seed\(s\)"):
+        make_bands(tmp_path / "a", "quick")
+    write_runs(tmp_path / "b", "02_vae", [100] * 5, beta=1)
+    write_runs(tmp_path / "b/more", "x", [])
+    (tmp_path / "b/02_vae,seed=0/run.json").write_text(json.dumps(
+        {"lab": "02_vae", "status": "ok", "parameters": {"beta": 2, "seed": 0}, "revision": None}))
+    with pytest.raises(UsageError, match="2 setting"):
+        make_bands(tmp_path / "b", "quick")
+    with pytest.raises(UsageError, match="no runs that went well"):
+        make_bands(tmp_path, "quick")
+    assert not expected.exists()
+
+
+def test_what_lies_outside_is_named(tmp_path, expected):
+    write_runs(tmp_path / "a", "02_vae", [100, 101, 102, 101, 100])
+    make_bands(tmp_path / "a", "quick")
+    good = Outcome("02_vae", "ok", 1, {"loss": 100.5, "modes": 8})
+    assert check([good], "quick") == ([], 2)
+    [line], _ = check([good._replace(results={"loss": 130.0, "modes": 8}, run="02_vae,seed=7")], "quick")
+    assert line.startswith("02_vae,seed=7: loss = 130.0 lies outside 92.")
+    [line], _ = check([good._replace(results={"modes": 8})], "quick")
+    assert "loss = None" in line
+    [line], n_compared = check([good], "full")
+    assert "no band for the profile 'full'" in line and n_compared == 0
+    assert check([good._replace(status="failed", results={})], "quick") == ([], 0)      # said already, by its status
+
+
+def test_check_refuses_other_parameters_and_fails_outside_the_bands(tmp_path, expected, monkeypatch, capsys):
+    assert cli.main(["run", "02_vae", "--quick", "--check", "-p", "beta", "4", "--out", str(tmp_path / "out")]) == 2
+    assert "--check compares" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    write_runs(tmp_path / "a", "02_vae", [100, 101, 102, 101, 100])
+    make_bands(tmp_path / "a", "quick")
+    from labutils.instructor import jobs
+    for loss, code in ((100.5, 0), (130.0, 1)):
+        monkeypatch.setattr(jobs, "run_jobs", lambda *_, loss=loss: [Outcome("02_vae", "ok", 1, {"loss": loss, "modes": 8})])
+        arguments = ["run", "02_vae", "--quick", "--check", "-p", "seed", "3", "--device", "cpu", "--out", str(tmp_path / "out")]
+        assert cli.main(arguments) == code
+    assert "loss = 130.0 lies outside" in capsys.readouterr().out
+
+
+def test_every_lab_has_bands_for_the_quick_settings():
+    quick = bands.read_expected()["quick"]
+    assert set(quick) == set(labs.lab_names())
+    assert all(len(about["seeds"]) >= 5 and about["figures"] for about in quick.values())
