@@ -34,7 +34,10 @@ def build_parser():
     run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[],
                      metavar=("NAME", "VALUE"), help="set a parameter; may be repeated")
     run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/quick or runs/full")
-    run.add_argument("--jobs", type=positive, default=1, metavar="N", help="labs at one time")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=positive, default=1, metavar="N", help="labs at one time")
+    where.add_argument("--scheduler", metavar="ADDRESS",
+                       help="run on the workers of this Dask scheduler (tcp://HOST:8786, or its JSON file)")
     run.add_argument("--device", help="auto, cuda, mps or cpu")
     run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
                      help="longest time for one cell (default: four hours)")
@@ -69,13 +72,18 @@ def run_command(options):
     given = options.parameters + ([["device", options.device]] if options.device else [])
     quick = labs.quick_settings if options.quick else lambda name: {}
     parameters = {name: {**quick(name), **labs.parse_parameters(name, given)} for name in names}
-    check_device(options.device)
+    if options.scheduler is None:   # a worker may have what this machine has not
+        check_device(options.device)
 
     from .run import Job, run_jobs, table      # late: papermill's engine takes a second to import
     out = (options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full")).resolve()
-    bar = sys.stderr.isatty() and options.jobs == 1
+    bar = sys.stderr.isatty() and options.jobs == 1 and options.scheduler is None
     jobs = [Job(name, parameters[name], out / name, options.timeout, bar) for name in names]
-    outcomes = list(run_jobs(jobs, options.jobs))
+    if options.scheduler is not None:
+        from .cluster import run_on_cluster
+        outcomes = sorted(run_on_cluster(jobs, options.scheduler), key=lambda outcome: names.index(outcome.lab))
+    else:
+        outcomes = list(run_jobs(jobs, options.jobs))
     print(f"\n{table(outcomes)}\n\nresults: {os.path.relpath(out)}")
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
