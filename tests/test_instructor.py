@@ -108,16 +108,8 @@ def test_an_old_result_does_not_survive_a_failure(notebooks, tmp_path):
 
 def test_a_notebook_that_is_none_is_named(notebooks, capsys):
     (notebooks / "01_good.ipynb").write_text("{not json")
-    assert cli.main(["run", "01_good"]) == 2
+    assert cli.main(["list", "01_good"]) == 2
     assert "01_good.ipynb is not a notebook" in capsys.readouterr().err
-
-
-def test_jobs_at_one_time_give_the_same(notebooks, tmp_path, monkeypatch):
-    from labutils.instructor.run import Job, run_jobs
-    jobs = [Job("01_good", {"epochs": n}, tmp_path / str(n), 60) for n in (1, 2)]
-    monkeypatch.setattr("labutils.instructor.run.get_context", lambda _: __import__("multiprocessing").get_context("fork"))
-    outcomes = list(run_jobs(jobs, 2))
-    assert [outcome.results["epochs"] for outcome in outcomes] == [1, 2]
 
 
 @pytest.mark.parametrize("arguments, parts", [
@@ -146,14 +138,6 @@ def test_argparse_refuses_with_2(notebooks, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2 and "usage: labs" in capsys.readouterr().err
-
-
-def test_ctrl_c_ends_with_130(notebooks, monkeypatch, capsys, tmp_path):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-    monkeypatch.setattr("labutils.instructor.run.papermill.execute_notebook", interrupted)
-    assert cli.main(["run", "01_good", "--out", str(tmp_path)]) == 130
-    assert "interrupted" in capsys.readouterr().err
 
 
 def test_list_names_labs_and_parameters(notebooks, capsys):

@@ -5,8 +5,13 @@ import os
 import sys
 from pathlib import Path
 
+from ..paths import make_dir
 from . import labs
 from .labs import UsageError
+
+RUN_HELP = """Execute labs. LAB names, -f and -p combine: the names choose among the runs of the file, a run of the file
+without a lab is for every lab, and -p comes in the place of what the file or --quick say, for every run. A run that has
+gone well with the same code and parameters is not repeated, so that an interrupted sweep goes on where it stood."""
 
 
 def main(arguments=None):
@@ -28,19 +33,22 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="labs", description="Run the labs of the course.")
     commands = parser.add_subparsers(dest="name", required=True)
 
-    run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each")
-    run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
+    run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each", description=RUN_HELP)
+    run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: those of the file, or all of them")
     run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick.yml")
-    run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[],
-                     metavar=("NAME", "VALUE"), help="set a parameter; may be repeated")
+    run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="set a parameter; VALUE,VALUE runs each; may be repeated: every combination is run")
+    run.add_argument("-f", dest="file", type=Path, metavar="FILE",
+                     help="a YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each")
     run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/quick or runs/full")
     where = run.add_mutually_exclusive_group()
-    where.add_argument("--jobs", type=positive, default=1, metavar="N", help="labs at one time")
+    where.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time")
     where.add_argument("--scheduler", metavar="ADDRESS",
                        help="run on the workers of this Dask scheduler (tcp://HOST:8786, or its JSON file)")
     run.add_argument("--device", help="auto, cuda, mps or cpu")
     run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
                      help="longest time for one cell (default: four hours)")
+    run.add_argument("--force", action="store_true", help="run also what has gone well with the same code and parameters")
     run.set_defaults(command=run_command)
 
     listing = commands.add_parser("list", help="the labs, or the parameters of one")
@@ -68,24 +76,33 @@ def positive(text):
 
 def run_command(options):
     """`labs run`: check all that was asked for, then run."""
-    names = list(dict.fromkeys(options.labs)) or labs.lab_names()
+    from .sweep import plan
     given = options.parameters + ([["device", options.device]] if options.device else [])
-    quick = labs.quick_settings if options.quick else lambda name: {}
-    parameters = {name: {**quick(name), **labs.parse_parameters(name, given)} for name in names}
+    runs = plan(list(dict.fromkeys(options.labs)), given, options.file, options.quick)
     if options.scheduler is None:   # a worker may have what this machine has not
         check_device(options.device)
+    out = make_out(options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full"))
 
-    from .run import Job, run_jobs, table      # late: papermill's engine takes a second to import
-    out = (options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full")).resolve()
-    bar = sys.stderr.isatty() and options.jobs == 1 and options.scheduler is None
-    jobs = [Job(name, parameters[name], out / name, options.timeout, bar) for name in names]
-    if options.scheduler is not None:
-        from .cluster import run_on_cluster
-        outcomes = sorted(run_on_cluster(jobs, options.scheduler), key=lambda outcome: names.index(outcome.lab))
+    from .jobs import run_jobs      # late: papermill's engine takes a second to import
+    from .run import Job, table
+    jobs = [Job(run.lab, run.parameters, out / run.name, options.timeout, run.varied) for run in runs]
+    if options.scheduler is None:
+        outcomes = run_jobs(jobs, options.jobs, options.force)
     else:
-        outcomes = list(run_jobs(jobs, options.jobs))
+        from .cluster import run_on_cluster
+        outcomes = run_on_cluster(jobs, options.scheduler, options.force)
     print(f"\n{table(outcomes)}\n\nresults: {os.path.relpath(out)}")
+    if any(outcome.status == "interrupted" for outcome in outcomes):
+        raise KeyboardInterrupt
     return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def make_out(folder):
+    """Make the folder that takes the runs; raises `UsageError` if that cannot be."""
+    try:
+        return make_dir(folder.expanduser().resolve())
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error}") from None
 
 
 def check_device(device):

@@ -1,18 +1,19 @@
 """Run labs on a Dask cluster: a worker executes each run in a folder of its own, and the files come back."""
 
 import asyncio
-import hashlib
 import json
 import socket
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
+from tornado.ioloop import PeriodicCallback
 
 from ..paths import replacing
-from .labs import UsageError, lab_path
-from .run import Outcome, describe, report_line, run_job
+from .jobs import report_line
+from .labs import UsageError
+from .run import Outcome, Watch, as_json, describe, earlier_outcome, fingerprint, new_record, run_job
 
 try:
     from distributed import Client, KilledWorker, Security, as_completed, get_worker, rpc
@@ -23,21 +24,25 @@ except ImportError as error:
 CONNECT_TIMEOUT = 10    # seconds until the scheduler must answer
 
 
-def run_on_cluster(jobs, address):
-    """Run jobs on the workers of the scheduler at `address`, and yield their outcomes as they are done.
+def run_on_cluster(jobs, address, force=False):
+    """Run jobs on the workers of the scheduler at `address`; return their outcomes in the order of the jobs.
 
     address  tcp://HOST:PORT, tls://HOST:PORT, or the JSON file that `dask scheduler --scheduler-file` writes
+    force    run also what went well earlier with the same code and parameters
 
     Each `job.folder` gets, on this machine, what the run has written on its worker. The worker needs a
-    checkout with the same notebook and labutils: no code is sent, so that `run.json` says the truth about
-    the revision. Raises `UsageError` for an address without scheduler, and for workers with other code.
-    Where it ends early, what is queued is cancelled.
+    checkout with the same code: none is sent, so that `run.json` says the truth about the revision. Raises
+    `UsageError` for an address without scheduler, and for workers with other code. Where it ends early, runs
+    that are queued or in progress are cancelled.
     """
-    with connect(address) as client:
-        await_workers(client, address)
-        check_workers(client, jobs)
-        for job, outcome, files in finished(client, jobs):
-            yield report_line(receive(job, outcome, files))
+    outcomes = {} if force else {job.folder: report_line(kept) for job in jobs if (kept := earlier_outcome(job))}
+    if left := [job for job in jobs if job.folder not in outcomes]:
+        with connect(address) as client:
+            await_workers(client, address)
+            check_workers(client, left)
+            for job, outcome, files in finished(client, left):
+                outcomes[job.folder] = report_line(receive(job, outcome, files))
+    return [outcomes[job.folder] for job in jobs]
 
 
 def connect(address):
@@ -83,13 +88,6 @@ def check_course(job, expected):
                          "bring its checkout to the same state and start the worker anew")
 
 
-def fingerprint(job):
-    """Return a SHA-256 sum of what decides the figures of a run: the notebook's code, the sources of labutils."""
-    code = [cell.source for cell in nbformat.read(lab_path(job.lab), as_version=4).cells if cell.cell_type == "code"]
-    sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parents[1].glob("*.py"))]
-    return hashlib.sha256(json.dumps([code, sources]).encode()).hexdigest()
-
-
 def sendable(job):
     """Return the job for a worker, which knows only the name of its folder."""
     return job._replace(folder=job.folder.name)
@@ -119,12 +117,30 @@ def finished(client, jobs):
 def run_here(job, expected):
     """On a worker: run a job in a temporary folder; return its outcome and what it wrote, {relative path: bytes}."""
     check_course(job, expected)
-    # Dask clears the worker's folder also after a worker that was killed
+    # what a killed worker leaves in its folder is cleared away by Dask when the next one starts there
     with tempfile.TemporaryDirectory(dir=get_worker().local_directory, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / job.folder
-        outcome = run_job(job._replace(folder=folder))
+        with cancellable() as watch:
+            outcome = run_job(job._replace(folder=folder), watch)
         return outcome, {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
                          if path.is_file() and wanted(path.relative_to(folder))}
+
+
+@contextmanager
+def cancellable():
+    """On a worker: give a `Watch` that stops the run when nobody waits for it any more."""
+    watch, worker, key = Watch(), get_worker(), get_worker().get_current_task()
+
+    def look():
+        if worker.state.tasks[key].state == "cancelled":
+            watch.stop()
+
+    looking = PeriodicCallback(look, 1000)      # milliseconds
+    worker.loop.add_callback(looking.start)
+    try:
+        yield watch
+    finally:
+        worker.loop.add_callback(looking.stop)
 
 
 def wanted(path):
@@ -137,7 +153,7 @@ def receive(job, outcome, files):
     try:
         place(job.folder, files)
     except OSError as error:
-        return Outcome(job.lab, "failed", outcome.seconds, {}, f"its files came back, but {describe(error)}")
+        return Outcome(job.lab, "failed", outcome.seconds, {}, f"its files came back, but {describe(error)}", job.folder.name)
     return outcome
 
 
@@ -146,8 +162,8 @@ def lost(job, error):
     reason = describe(error)
     if isinstance(error, KilledWorker):
         reason = f"each worker that ran it died, the last one being {error.last_worker.address}; out of memory?"
-    run = {"lab": job.lab, "status": "failed", "error": reason, "parameters": job.parameters}
-    return Outcome(job.lab, "failed", 0, {}, reason), {"run.json": json.dumps(run, indent=2).encode() + b"\n"}
+    record = {**new_record(job), "status": "failed", "error": reason}
+    return Outcome(job.lab, "failed", 0, {}, reason, job.folder.name), {"run.json": as_json(record).encode()}
 
 
 def place(folder, files):

@@ -1,6 +1,7 @@
 """The labs of the course: where their notebooks lie and which parameters they take."""
 
 import ast
+from functools import cache
 
 import nbformat
 import papermill
@@ -15,30 +16,64 @@ class UsageError(ValueError):
     """A mistake in what the user asked for: the message says which, and what would be right."""
 
 
+class DamagedLab(UsageError):
+    """The file of a lab is not a notebook."""
+
+
 def lab_names():
     """Return the names of all labs, in the order of the course."""
     return sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
-def lab_path(name):
-    """Return the notebook of a lab; raises `UsageError` for an unknown one."""
+def lab_path(name, place=""):
+    """Return the notebook of a lab; raises `UsageError` for an unknown one, and says at which place it was named."""
     if name not in lab_names():
-        raise UsageError(f"there is no lab {name!r}; the labs are: {', '.join(lab_names())}")
+        raise UsageError(f"{place} there is no lab {name!r}; the labs are: {', '.join(lab_names())}".lstrip())
     return NOTEBOOKS / f"{name}.ipynb"
+
+
+def read_lab(name):
+    """Return the notebook of a lab; raises `DamagedLab`."""
+    path = lab_path(name)
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception:       # what is not a notebook raises errors of six classes
+        raise DamagedLab(f"{path} is not a notebook; restore it with git checkout") from None
 
 
 def lab_title(name):
     """Return the first heading of a lab."""
-    first = nbformat.read(lab_path(name), as_version=4).cells[0].source
+    first = read_lab(name).cells[0].source
     return first.splitlines()[0].lstrip("# ")
 
 
 def lab_parameters(name):
-    """Return {parameter: {"inferred_type_name", "default", "help"}} from a lab's parameters cell."""
+    """Return {parameter: {"inferred_type_name", "default", "help"}} from a lab's parameters cell; raises `DamagedLab`."""
+    path = lab_path(name)
+    return inspected(name, path, path.stat().st_mtime_ns)
+
+
+@cache
+def inspected(name, *_state):
+    """Return what papermill finds in a lab's parameters cell, once for each state of the file."""
+    notebook = read_lab(name)
     try:
-        return papermill.inspect_notebook(str(lab_path(name)))
-    except nbformat.reader.NotJSONError:
-        raise UsageError(f"{lab_path(name)} is not a notebook; restore it with git checkout") from None
+        return papermill.inspect_notebook(notebook)
+    except ValueError as error:     # no kernel in its metadata
+        raise DamagedLab(f"{lab_path(name)}: {error} Save it in JupyterLab, or restore it with git checkout") from None
+
+
+def effective_parameters(name, given):
+    """Return {parameter: value} of a run: the lab's own values, and in their place those that are `given`."""
+    return {**{key: literal(about["default"]) for key, about in lab_parameters(name).items() if key != "out_dir"}, **given}
+
+
+def literal(text):
+    """Return the value that a literal stands for, and any other expression as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def lab_out_dir(name):
@@ -53,22 +88,31 @@ def quick_settings(name):
 
 
 def parse_parameters(name, given):
-    """Return the `(parameter, text)` pairs as {parameter: value}, by the types that the lab declares.
+    """Return the `(parameter, text)` pairs as {parameter: values}, by the types that the lab declares.
 
-    Raises `UsageError` for a parameter that the lab does not have, or text of another type.
+    A comma separates values; each is taken once. Raises `UsageError` for a parameter that the lab does
+    not have, or text of another type.
     """
-    known = lab_parameters(name)
     values = {}
     for parameter, text in given:
-        if parameter == "out_dir":
-            raise UsageError("out_dir: every lab gets a folder of its own; name the folder above them with --out")
-        if parameter not in known:
-            raise UsageError(f"the lab {name} has no parameter {parameter!r}; it has: {', '.join(known)}")
-        values[parameter] = parse_value(parameter, text, known[parameter]["inferred_type_name"])
+        type_name, parts = declared_type(name, parameter, "-p"), text.split(",")
+        if len(parts) > 1 and "" in parts:
+            raise UsageError(f"-p {parameter} {text}: there is nothing beside a comma; a value that holds one goes in a file (-f)")
+        values[parameter] = list(dict.fromkeys(parse_value(parameter, part, type_name, "-p") for part in parts))
     return values
 
 
-def parse_value(parameter, text, type_name):
+def declared_type(name, parameter, place):
+    """Return the type of a lab's parameter; raises `UsageError` if the lab does not have it, or sets it itself."""
+    known = lab_parameters(name)
+    if parameter == "out_dir":
+        raise UsageError(f"{place} out_dir: every run gets a folder of its own; name the folder above them with --out")
+    if parameter not in known:
+        raise UsageError(f"{place} {parameter}: the lab {name} has no parameter {parameter!r}; it has: {', '.join(known)}")
+    return known[parameter]["inferred_type_name"]
+
+
+def parse_value(parameter, text, type_name, place):
     """Turn the text of one parameter into the value it stands for; raises `UsageError`."""
     if text in ("None", "null"):
         return None
@@ -77,5 +121,21 @@ def parse_value(parameter, text, type_name):
             return {"true": True, "false": False}[text.lower()]
         return {"int": int, "float": float}.get(type_name, str)(text)
     except (KeyError, ValueError):
-        raise UsageError(f"-p {parameter} {text}: the parameter {parameter!r} takes a value of type "
+        raise UsageError(f"{place} {parameter} {text}: the parameter {parameter!r} takes a value of type "
                          f"{type_name}") from None
+
+
+def file_value(name, parameter, value, place):
+    """Return a value that a YAML file gives to a lab's parameter; raises `UsageError` for one of another type.
+
+    Text is read as on the command line: YAML takes 1e-3 for text.
+    """
+    type_name = declared_type(name, parameter, place)
+    if isinstance(value, str):
+        return parse_value(parameter, value, type_name, place)
+    if value is None or type(value).__name__ == type_name:
+        return value
+    if type_name == "float" and type(value) is int:
+        return float(value)
+    raise UsageError(f"{place} {parameter} {value!r}: the parameter {parameter!r} takes a value of type {type_name}"
+                     + ("; put it in quotes" if type_name == "str" else ""))

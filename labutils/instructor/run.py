@@ -1,81 +1,271 @@
-"""Run labs with papermill; keep what they made, also when they fail."""
+"""Run one lab with papermill; keep what it made and what is known of the run, also when it fails."""
 
+import hashlib
 import json
-import os
+import logging
 import platform
-import sys
+import re
+import subprocess
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import version
-from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
 import papermill
+import psutil
 from nbconvert import HTMLExporter
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
 
-from ..paths import replacing
-from .labs import lab_path
+from ..checkpoints import PRETRAINED_DIR
+from ..paths import PROJECT_ROOT, replacing
+from .labs import UsageError, effective_parameters, lab_path, read_lab
 
 START_TIMEOUT = 120     # seconds until the kernel must answer
 QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]    # its warnings would stand between our lines
 PACKAGES = ("labutils", "torch", "torchvision", "numpy", "papermill")
+EXPORTING = threading.Lock()    # the exporter keeps state while it works
+
+
+class Job(NamedTuple):
+    """One lab to run: its parameters, the folder that takes what it writes, seconds for a cell, what the sweep varies."""
+    lab: str
+    parameters: dict
+    folder: Path
+    timeout: int
+    varied: tuple = ()
 
 
 class Outcome(NamedTuple):
-    """How the run of one lab ended: status "ok" or "failed", and the figures or the error."""
+    """How a run ended: status "ok", "failed" or "interrupted", the figures or the error; `kept` from an earlier run."""
     lab: str
     status: str
     seconds: float
     results: dict
     error: str = ""
+    run: str = ""
+    kept: bool = False
 
 
-class Job(NamedTuple):
-    """One lab to run: its parameters, the folder that takes what it writes, seconds for a cell."""
-    lab: str
-    parameters: dict
-    folder: str
-    timeout: int
-    bar: bool = False
+class Watch:
+    """A run as seen from outside while it goes on: how far it is, what its kernel uses. `stop` ends it."""
+
+    def __init__(self):
+        self.notebook, self.kernel, self.started, self.stopped = None, None, None, False
+        self.cell, self.cpu_seconds, self.peak_memory = 0, 0.0, 0
+
+    def attach(self, pid):
+        """Take note of the kernel's process."""
+        with suppress(psutil.NoSuchProcess):
+            self.kernel = psutil.Process(pid)
+        if self.stopped:        # it came while there was no kernel to kill
+            self.stop()
+
+    def begin_cell(self, cell_index, **_):
+        """Take note of the cell in progress, counted from 1."""
+        self.cell = cell_index + 1
+
+    def measure(self, **_):
+        """Take note of the kernel's CPU time and memory; a kernel that is dead leaves the last values."""
+        with suppress(psutil.Error, OSError):
+            self.cpu_seconds = sum(self.kernel.cpu_times()[:4])     # user and system, its own and its ended children's
+            self.peak_memory = max(self.peak_memory, peak_memory(self.kernel))
+
+    def stop(self):
+        """Kill the kernel, now or as soon as it is there, with all processes that it has started."""
+        self.stopped = True
+        with suppress(psutil.Error, AttributeError):
+            for process in [*self.kernel.children(recursive=True), self.kernel]:
+                with suppress(psutil.Error):
+                    process.kill()
 
 
-def run_job(job):
-    """Run one lab and return its `Outcome`; never raises for a fault of the lab.
+def peak_memory(process):
+    """Return the most bytes that a process has held; where the system does not count that, those of this moment."""
+    if platform.system() == "Linux":
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        return 1024 * int(found[1]) if found else 0     # a zombie has none
+    memory = process.memory_info()
+    return getattr(memory, "peak_wset", memory.rss)
+
+
+class WatchedClient(PapermillNotebookClient):
+    """papermill's client, which shows its kernel to a `Watch`."""
+
+    def __init__(self, manager, watch, **options):
+        super().__init__(manager, on_cell_start=watch.begin_cell, on_cell_executed=watch.measure, **options)
+        self.watch = watch
+
+    def start_new_kernel(self, **options):
+        super().start_new_kernel(**options)
+        self.watch.attach(self.km.provisioner.pid)
+
+    @contextmanager
+    def setup_kernel(self, **options):
+        with super().setup_kernel(**options):
+            try:
+                yield
+            finally:
+                self.watch.measure()        # the last moment of the kernel
+
+
+class WatchedEngine(NBClientEngine):
+    """papermill's engine with a `Watch`. The kernel gets its folder from here: a chdir would be one for all threads."""
+
+    @classmethod
+    def execute_managed_notebook(cls, manager, kernel_name, *, watch, folder, start_timeout, execution_timeout, **_):
+        watch.notebook = manager.nb
+        quiet = logging.getLogger("labs.quiet")     # what it would print stands in the error that we report
+        quiet.setLevel(logging.CRITICAL)
+        WatchedClient(manager, watch, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=execution_timeout,
+                      extra_arguments=list(QUIET_KERNEL), resources={"metadata": {"path": folder}}, log=quiet).execute()
+
+
+papermill_engines.register("labs", WatchedEngine)
+
+
+def run_job(job, watch=None):
+    """Run one lab and return its `Outcome`; never raises for a fault of the lab or of the disk.
 
     In `job.folder` lie afterwards the executed notebook (as far as it came), its HTML, `run.json`
-    (parameters, versions, status), and, if all went well, `results.json` (what `show_results` got).
+    (parameters, circumstances, status), and, if all went well, `results.json` (what `show_results` got).
+    While the run goes on, and for ever if this process is killed, `run.json` says "interrupted".
     """
-    folder, source, start = job.folder, lab_path(job.lab), time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").unlink(missing_ok=True)      # of an earlier run: no longer true
-    results, error = {}, ""
-    with replacing(folder / f"{job.lab}.ipynb") as part:
-        try:
-            papermill.execute_notebook(
-                str(source), str(part), {**job.parameters, "out_dir": str(folder)},
-                cwd=str(source.parent), kernel_name="python3", progress_bar=job.bar,
-                start_timeout=START_TIMEOUT, execution_timeout=job.timeout, extra_arguments=QUIET_KERNEL)
-        except Exception as fault:      # papermill, nbclient and zmq have no common class of errors
-            error = describe(fault)
-        if part.stat().st_size == 0:    # it failed before the first cell
-            part.write_bytes(source.read_bytes())
-        notebook = without_progress(nbformat.read(part, as_version=4))
-        nbformat.write(notebook, part)
-    if not error:
-        results = find_results(notebook)
-        error = "" if results else "the notebook ran, but show_results was not called in it"
-    seconds = time.perf_counter() - start
-    outcome = Outcome(job.lab, "failed" if error else "ok", seconds, results, error)
-    write_report(job, outcome, notebook)
-    return outcome
+    watch, results, record = watch or Watch(), {}, new_record(job)
+    watch.started = time.perf_counter()
+    error = attempt(begin, job, record) or attempt(execute, job, watch)
+    if not error and not (results := find_results(watch.notebook)):
+        error = "the notebook ran, but show_results was not called in it"
+    status = "interrupted" if error and watch.stopped else "failed" if error else "ok"
+    if status == "interrupted":
+        error = f"stopped in cell {watch.cell} of {len(watch.notebook.cells)}" if watch.cell else "stopped before its first cell"
+    seconds = time.perf_counter() - watch.started
+    if fault := attempt(keep, job, watch.notebook, results):
+        status, error = ("failed", fault) if status == "ok" else (status, error)
+    record |= {"status": status, "error": error, "seconds": round(seconds, 3), "cpu_seconds": round(watch.cpu_seconds, 3),
+               "peak_memory": watch.peak_memory, "device": results.get("device")}
+    if fault := attempt(write_text, job.folder / "run.json", as_json(record)):
+        status, error = ("failed", fault) if status == "ok" else (status, error)
+    watch.notebook = None       # a sweep has many
+    return Outcome(job.lab, status, seconds, {} if error else results, error, job.folder.name)
+
+
+def attempt(action, *arguments):
+    """Call `action` and return "", or one line about the error that it raised."""
+    try:
+        action(*arguments)
+        return ""
+    except Exception as fault:      # papermill, nbclient, zmq and nbconvert have no common class of errors
+        return describe(fault)
 
 
 def describe(fault):
     """Say in one line what stopped a notebook."""
     if isinstance(fault, papermill.PapermillExecutionError):
-        return f"{fault.ename}: {fault.evalue} (cell {fault.exec_count})"
+        text = str(fault.evalue).strip().splitlines()
+        return f"{fault.ename}: {text[0] if text else 'no message'} (cell {fault.exec_count})"
+    if isinstance(fault, UsageError):
+        return str(fault)
     return f"{type(fault).__name__}: {str(fault).strip() or 'no message'}".splitlines()[0]
+
+
+def new_record(job):
+    """Return what `run.json` says of a run that has not come to its end."""
+    return {"lab": job.lab, "status": "interrupted", "error": "the run did not come to its end", "parameters": job.parameters,
+            "varied": list(job.varied), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "seconds": None,
+            "cpu_seconds": None, "peak_memory": None, "device": None, **circumstances(), "fingerprint": None}
+
+
+@cache
+def circumstances():
+    """Return Python, versions of packages, and the revision of the project, if it is under git."""
+    revision, modified = None, False
+    with suppress(OSError, subprocess.SubprocessError):     # no git, or not a working tree
+        root, revision_here = git("rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if Path(root) == PROJECT_ROOT:      # a copy of the course may lie in a repository of somebody's own
+            revision, modified = revision_here, bool(git("status", "--porcelain", "--untracked-files=no"))
+    return {"python": platform.python_version(), "versions": {package: version(package) for package in PACKAGES},
+            "revision": revision, "modified": modified}
+
+
+def git(*arguments):
+    """Return what git says about the project."""
+    return subprocess.run(["git", "--no-optional-locks", "-C", PROJECT_ROOT, *arguments], check=True, timeout=30,
+                          capture_output=True, text=True).stdout
+
+
+def fingerprint(job):
+    """Return a SHA-256 sum of all in the course that decides the figures of a run; raises `UsageError` as `read_lab`.
+
+    That is the code of the notebook, the sources of labutils and the card of the shipped weights, the parameters.
+    """
+    code = [cell.source for cell in read_lab(job.lab).cells if cell.cell_type == "code"]
+    files = [*sorted(Path(__file__).parents[1].glob("*.py")), PRETRAINED_DIR / "card.json"]
+    sources = [path.read_text(encoding="utf-8") for path in files if path.exists()]
+    parts = [code, sources, effective_parameters(job.lab, job.parameters)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def earlier_outcome(job):
+    """Return the `Outcome` of an earlier run of the same code with the same parameters that went well, or None."""
+    try:
+        run = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))
+        if run["status"] == "ok" and run["fingerprint"] == fingerprint(job):
+            results = dict(json.loads((job.folder / "results.json").read_text(encoding="utf-8")))
+            return Outcome(job.lab, "ok", float(run["seconds"]), results, run=job.folder.name, kept=True)
+    except (OSError, ValueError, LookupError, TypeError):   # missing, damaged, or not written by us: run it
+        pass
+    return None
+
+
+def begin(job, record):
+    """Make the folder; what an earlier run has said there is no longer true."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "results.json").unlink(missing_ok=True)
+    write_text(job.folder / "run.json", as_json(record))
+    record["fingerprint"] = fingerprint(job)
+
+
+def execute(job, watch):
+    """Execute a lab's notebook, which `watch.notebook` holds as far as it came; raises what stopped it."""
+    source = lab_path(job.lab)
+    papermill.execute_notebook(
+        str(source), None, {**job.parameters, "out_dir": str(job.folder)}, engine_name="labs", kernel_name="python3",
+        progress_bar=False, autosave_cell_every=0, start_timeout=START_TIMEOUT, execution_timeout=job.timeout,
+        watch=watch, folder=str(source.parent))
+
+
+def keep(job, notebook, results):
+    """Write the notebook, its HTML and `results.json`, if there are such, each whole or not at all."""
+    if notebook is not None:
+        write_text(job.folder / f"{job.lab}.ipynb", nbformat.writes(without_progress(notebook)))
+        with EXPORTING:
+            html, _ = exporter().from_notebook_node(notebook)
+        write_text(job.folder / f"{job.lab}.html", html)
+    if results:
+        write_text(job.folder / "results.json", as_json(results))
+
+
+@cache
+def exporter():
+    """Return the exporter to HTML; it is slow to make."""
+    return HTMLExporter()
+
+
+def as_json(data):
+    """Return `data` as text to write into a file."""
+    return json.dumps(data, indent=2) + "\n"
+
+
+def write_text(path, text):
+    """Write a file whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def without_progress(notebook):
@@ -96,45 +286,11 @@ def find_results(notebook):
     return {}
 
 
-def write_report(job, outcome, notebook):
-    """Write the HTML, `run.json` and `results.json` of a run, each whole or not at all."""
-    html, _ = HTMLExporter().from_notebook_node(notebook)
-    run = {"lab": job.lab, "status": outcome.status, "error": outcome.error, "seconds": outcome.seconds,
-           "parameters": job.parameters, "python": platform.python_version(),
-           "versions": {package: version(package) for package in PACKAGES}}
-    texts = {f"{job.lab}.html": html, "run.json": json.dumps(run, indent=2) + "\n"}
-    if outcome.status == "ok":
-        texts["results.json"] = json.dumps(outcome.results, indent=2) + "\n"
-    for name, text in texts.items():
-        with replacing(job.folder / name) as part:
-            part.write_text(text, encoding="utf-8")
-
-
-def run_jobs(jobs, n_workers=1):
-    """Run jobs, `n_workers` at a time, and yield their outcomes as they are done, in order."""
-    if n_workers == 1:
-        for job in jobs:
-            print(f"{job.lab}: running …", file=sys.stderr, flush=True)
-            yield report_line(run_job(job))
-        return
-    # each kernel gets its share of the cores: more threads than cores would slow all of them down
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // n_workers)))
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-        for outcome in pool.map(run_job, jobs):
-            yield report_line(outcome)
-
-
-def report_line(outcome):
-    """Print how a lab ended, at once, and return the outcome."""
-    text = f"{outcome.lab}: {outcome.status}, {outcome.seconds:.0f} s"
-    print(f"{text}: {outcome.error}" if outcome.error else text, file=sys.stderr, flush=True)
-    return outcome
-
-
 def table(outcomes):
-    """Return the outcomes as a table in plain text: lab, status, seconds, key figures."""
+    """Return the outcomes as a table in plain text: run, status, seconds, key figures."""
     rows = [("lab", "status", "seconds", "key figures")]
-    rows += [(o.lab, o.status, f"{o.seconds:.0f}", o.error or key_figures(o.results)) for o in outcomes]
+    rows += [(o.run or o.lab, "ok (kept)" if o.kept else o.status, f"{o.seconds:.0f}", o.error or key_figures(o.results))
+             for o in outcomes]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join("  ".join([*(text.ljust(width) for text, width in zip(row, widths)), row[3]]) for row in rows)
 

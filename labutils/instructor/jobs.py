@@ -1,0 +1,108 @@
+"""Run many labs, some at a time: a thread drives each kernel, so that nothing of one run can pull down another."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import defaultdict
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from statistics import median
+
+from tqdm import tqdm
+
+from .run import Outcome, Watch, earlier_outcome, run_job
+
+
+def run_jobs(jobs, n_workers=1, force=False):
+    """Run jobs, `n_workers` at a time, and return their outcomes in the order of the jobs.
+
+    A run that went well earlier, with the same code and parameters, is kept unless `force`. Ctrl-C and
+    SIGTERM kill the kernels: the runs in progress end as "interrupted", with what was executed so far.
+    """
+    if n_workers > 1:
+        # each kernel gets its share of the cores: more threads than cores would slow all of them down
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // n_workers)))
+    watches = [Watch() for _ in jobs]
+    with stopping(watches), ThreadPoolExecutor(n_workers) as pool:
+        futures = [pool.submit(run_or_keep, job, watch, force) for job, watch in zip(jobs, watches)]
+        follow(futures, jobs, watches)
+    return [future.result() for future in futures]
+
+
+def run_or_keep(job, watch, force):
+    """Return the outcome of a job: kept, new, or not begun because all is to end."""
+    if watch.stopped:
+        return Outcome(job.lab, "interrupted", 0, {}, "not begun", job.folder.name)
+    return (None if force else earlier_outcome(job)) or run_job(job, watch)
+
+
+@contextmanager
+def stopping(watches):
+    """Let Ctrl-C and SIGTERM end the runs that are watched, instead of this process."""
+    def stop(*_):
+        for watch in watches:       # takes no lock: a second signal may come in the middle of this
+            watch.stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def follow(futures, jobs, watches):
+    """Print a line for each run that has ended; on a terminal also one for each that goes on, redrawn every second."""
+    numbers, terminal, lines = dict(zip(futures, range(len(jobs)))), sys.stderr.isatty(), {}
+    seconds = earlier_seconds(jobs) if terminal else {}
+    while numbers:
+        done, _ = wait(numbers, timeout=1 if terminal else None, return_when=FIRST_COMPLETED)
+        for future in done:
+            number = numbers.pop(future)
+            if number in lines:
+                lines.pop(number).close()
+            report_line(future.result())
+            if terminal and future.result().status == "ok":
+                seconds[likeness(jobs[number].lab, jobs[number].parameters)].append(future.result().seconds)
+        for number in numbers.values() if terminal else ():
+            if watches[number].started:
+                line = lines.get(number) or tqdm(bar_format="{desc}", leave=False, file=sys.stderr, dynamic_ncols=True)
+                lines[number] = line
+                line.set_description_str(progress(jobs[number], watches[number], seconds))
+
+
+def progress(job, watch, seconds):
+    """Say in one line how far a run is, and how long it will still take if earlier ones tell."""
+    elapsed, notebook = time.perf_counter() - watch.started, watch.notebook
+    text = f"{job.folder.name}: cell {watch.cell} of {len(notebook.cells) if notebook else '?'}, {tqdm.format_interval(elapsed)}"
+    known = seconds[likeness(job.lab, job.parameters)]
+    if known and median(known) > elapsed:
+        text += f", about {tqdm.format_interval(median(known) - elapsed)} left"
+    return text
+
+
+def likeness(lab, parameters):
+    """Return what runs that take about the same time have in common: all but the seed."""
+    return lab, json.dumps({name: value for name, value in parameters.items() if name != "seed"}, sort_keys=True, default=str)
+
+
+def earlier_seconds(jobs):
+    """Return {likeness: seconds of the runs that went well} of the folders beside those of the jobs."""
+    seconds = defaultdict(list)
+    for path in {path for job in jobs for path in job.folder.parent.glob("*/run.json")}:
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+            if run["status"] == "ok":
+                seconds[likeness(run["lab"], run["parameters"])].append(float(run["seconds"]))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):   # damaged, or not ours
+            continue
+    return seconds
+
+
+def report_line(outcome):
+    """Print how a run ended, at once, and return the outcome."""
+    text = f"{outcome.run or outcome.lab}: {outcome.status}, {outcome.seconds:.0f} s"
+    text += f": {outcome.error}" if outcome.error else " (kept from an earlier run)" if outcome.kept else ""
+    tqdm.write(text, file=sys.stderr)       # above the lines that are redrawn
+    return outcome
