@@ -25,7 +25,7 @@ def run_jobs(jobs, n_workers=1, force=False):
         # each kernel gets its share of the cores: more threads than cores would slow all of them down
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // n_workers)))
     watches = [Watch() for _ in jobs]
-    with stopping(watches), ThreadPoolExecutor(n_workers) as pool:
+    with ThreadPoolExecutor(n_workers) as pool, stopping(watches):
         futures = [pool.submit(run_or_keep, job, watch, force) for job, watch in zip(jobs, watches)]
         follow(futures, jobs, watches)
     return [future.result() for future in futures]
@@ -47,6 +47,9 @@ def stopping(watches):
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except BaseException:   # a closed pipe under our lines, for example: nobody follows the runs any more
+        stop()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -57,7 +60,8 @@ def follow(futures, jobs, watches):
     numbers, terminal, lines = dict(zip(futures, range(len(jobs)))), sys.stderr.isatty(), {}
     seconds = earlier_seconds(jobs) if terminal else {}
     while numbers:
-        done, _ = wait(numbers, timeout=1 if terminal else None, return_when=FIRST_COMPLETED)
+        # not without a time-out: Python would not see a signal that comes just before it blocks
+        done, _ = wait(numbers, timeout=1, return_when=FIRST_COMPLETED)
         for future in done:
             number = numbers.pop(future)
             if number in lines:
@@ -67,9 +71,9 @@ def follow(futures, jobs, watches):
                 seconds[likeness(jobs[number].lab, jobs[number].parameters)].append(future.result().seconds)
         for number in numbers.values() if terminal else ():
             if watches[number].started:
-                line = lines.get(number) or tqdm(bar_format="{desc}", leave=False, file=sys.stderr, dynamic_ncols=True)
-                lines[number] = line
-                line.set_description_str(progress(jobs[number], watches[number], seconds))
+                if number not in lines:
+                    lines[number] = tqdm(bar_format="{desc}", leave=False, file=sys.stderr, dynamic_ncols=True)
+                lines[number].set_description_str(progress(jobs[number], watches[number], seconds))
 
 
 def progress(job, watch, seconds):

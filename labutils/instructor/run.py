@@ -27,7 +27,7 @@ from ..paths import PROJECT_ROOT, replacing
 from .labs import UsageError, effective_parameters, lab_path, read_lab
 
 START_TIMEOUT = 120     # seconds until the kernel must answer
-QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]    # its warnings would stand between our lines
+QUIET_KERNEL = ["--IPKernelApp.log_level=CRITICAL"]     # its complaints about an interruption would stand between our lines
 PACKAGES = ("labutils", "torch", "torchvision", "numpy", "papermill")
 EXPORTING = threading.Lock()    # the exporter keeps state while it works
 

@@ -1,0 +1,437 @@
+"""`labs run`: how runs end, what is kept of them, which are not repeated. The notebooks are small and import nothing large."""
+
+import errno
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+from datetime import datetime
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from labutils.instructor import cli, jobs, labs, run
+from labutils.instructor.run import Job, Outcome, Watch, run_job
+from labutils.paths import PROJECT_ROOT, replacing
+
+PARAMETERS = 'value: int = 1  # a figure\nseed: int = 0  # of nothing\nout_dir: str = "runs/x"  # files'
+RESULT = "from IPython.display import display\ndisplay({'application/json': {'loss': value, 'device': 'cpu'}, 'text/plain': ''}, raw=True)"
+BEGUN = ("import os, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"
+         "with open({pipe!r}, 'w') as file:\n    file.write(f'{{os.getpid()}} {{child.pid}}\\n')\ntime.sleep(600)")
+CELLS = {
+    "01_good": [RESULT],
+    "02_waits": ["print('before')", BEGUN, RESULT],
+    "03_waits": ["print('before')", BEGUN, RESULT],
+    "04_good": ["open(out_dir + '/times.txt', 'a').write('.')", RESULT],
+    "05_raises": ["print('before')", "raise RuntimeError('one\\ntwo')", RESULT],
+    "06_dies": ["print('before')", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", RESULT],
+    "07_hangs": ["print('before')", "import time; time.sleep(600)", RESULT],
+    "08_large": ["block = bytearray(b'1' * (200 << 20)); del block\nfor i in range(3_000_000): pass", RESULT],
+}
+PATIENCE = 300      # seconds; only what is broken takes so long
+PROGRAM = ("import sys; from pathlib import Path; from labutils.instructor import cli, labs\n"
+           "labs.NOTEBOOKS = Path(sys.argv[1]); sys.exit(cli.main(sys.argv[2:]))")
+
+
+def write_lab(folder, name, cells):
+    """Write a lab; its cells may name the pipe by which a kernel tells that it has begun."""
+    sources = [cell.format(pipe=str(folder / "pipe")) if cell is BEGUN else cell for cell in cells]
+    code = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, sources)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=kernel), folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """The folder of the small labs, in the place of the course's."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name, cells in CELLS.items():
+        write_lab(folder, name, cells)
+    monkeypatch.setattr(labs, "NOTEBOOKS", folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+@pytest.fixture
+def begun(notebooks):
+    """Return a function that waits until a kernel has begun and returns the processes that it names."""
+    os.mkfifo(notebooks / "pipe")
+    pipe = os.open(notebooks / "pipe", os.O_RDWR | os.O_NONBLOCK)
+
+    def wait(n_kernels):
+        text = ""
+        while text.count("\n") < n_kernels:
+            assert select.select([pipe], [], [], PATIENCE)[0], "no kernel has begun"
+            text += os.read(pipe, 1000).decode()
+        return [psutil.Process(int(number)) for number in text.split()]
+    yield wait
+    os.close(pipe)
+
+
+@pytest.fixture
+def started(notebooks):
+    """Return a function that starts `labs` as a process of its own; what is left of it is killed at the end."""
+    processes = []
+
+    def start(*arguments, **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+        processes.append(subprocess.Popen([sys.executable, "-c", PROGRAM, notebooks, *map(str, arguments)], **options))
+        return processes[-1]
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def status(out, name):
+    return read(out / name / "run.json")["status"]
+
+
+def printed_by_cells(path):
+    return [output.text for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])
+            if output.output_type == "stream"]
+
+
+def hidden(out):
+    """Return what was not written to its end."""
+    return [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+def all_gone(processes):
+    return not psutil.wait_procs(processes, timeout=PATIENCE)[1]
+
+
+# ------------------------------------------------------------------------------------------ interrupted
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_signal_ends_kernels_and_keeps_what_was_done(begun, started, tmp_path, number, n_jobs):
+    out = tmp_path / "out"
+    process = started("run", "01_good", "02_waits", "03_waits", "04_good", "--jobs", n_jobs, "--out", out)
+    kernels = begun(n_jobs)
+    process.send_signal(number)
+    printed, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and "interrupted; what was done is kept" in errors, errors
+    assert "Traceback" not in errors and all_gone(kernels)
+    assert status(out, "01_good") == "ok" and read(out / "01_good/results.json")["loss"] == 1
+    waiting = ["02_waits", "03_waits"][:n_jobs]
+    for name in waiting:
+        record = read(out / name / "run.json")
+        assert record["status"] == "interrupted" and record["error"] == "stopped in cell 4 of 5" and record["seconds"] > 0
+        assert printed_by_cells(out / name / f"{name}.ipynb") == ["before\n"] and (out / name / f"{name}.html").exists()
+        assert not (out / name / "results.json").exists() and f"{name}: interrupted" in errors
+    assert sorted(path.name for path in out.iterdir()) == ["01_good", *waiting] and hidden(out) == []
+    assert printed.count("interrupted") == 3 and "not begun" in printed
+
+
+def test_a_signal_before_the_kernel_answers_ends_it_too(begun, started, tmp_path, monkeypatch):
+    kernel_that(f"echo $$ > {tmp_path / 'notebooks/pipe'}; exec sleep 600", tmp_path, monkeypatch)
+    process = started("run", "01_good", "--out", tmp_path / "out")
+    kernels = begun(1)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)      # impatient
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and all_gone(kernels), errors
+    assert read(tmp_path / "out/01_good/run.json")["error"] == "stopped before its first cell"
+
+
+def test_a_runner_that_is_killed_leaves_interrupted_and_no_kernel(begun, started, notebooks, tmp_path):
+    out = tmp_path / "out"
+    process = started("run", "04_good", "02_waits", "--out", out)
+    kernel, child = begun(1)
+    process.kill()
+    process.wait(timeout=PATIENCE)
+    assert all_gone([kernel])
+    child.kill()        # Jupyter's kernels see that they are alone, and end; nobody is left to end what they started
+    assert status(out, "04_good") == "ok" and status(out, "02_waits") == "interrupted"
+    write_lab(notebooks, "02_waits", [RESULT])
+    assert cli.main(["run", "04_good", "02_waits", "--out", str(out)]) == 0, "the sweep goes on where it stood"
+    assert (out / "04_good/times.txt").read_text() == "." and status(out, "02_waits") == "ok" and hidden(out) == []
+
+
+def test_a_signal_has_its_old_meaning_afterwards(notebooks, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_error_while_following_ends_the_runs(begun, started, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = started("run", "01_good", "02_waits", "--jobs", "2", "--out", tmp_path / "out", stderr=writer)
+    os.close(writer)
+    assert process.wait(timeout=PATIENCE) == 1 and status(tmp_path / "out", "02_waits") == "interrupted"
+
+
+# ---------------------------------------------------------------------------------------------- failed
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_each_failure_is_told_and_stops_nobody_else(notebooks, tmp_path, capsys, n_jobs):
+    out = tmp_path / "out"
+    (notebooks / "03_waits.ipynb").write_text("{not json")
+    reasons = {"05_raises": "RuntimeError: one (cell 4)", "06_dies": "DeadKernelError: Kernel died",
+               "07_hangs": "CellTimeoutError: ", "03_waits": "03_waits.ipynb is not a notebook; restore it with git checkout"}
+    names = ["05_raises", "06_dies", "01_good", "03_waits", "07_hangs", "04_good"]
+    assert cli.main(["run", *names, "--out", str(out), "--jobs", str(n_jobs), "--timeout", "6"]) == 1
+    for name, reason in reasons.items():
+        record = read(out / name / "run.json")
+        assert record["status"] == "failed" and reason in record["error"] and "\n" not in record["error"]
+        assert not (out / name / "results.json").exists()
+        if name != "03_waits":
+            assert printed_by_cells(out / name / f"{name}.ipynb") == ["before\n"] and (out / name / f"{name}.html").exists()
+    assert status(out, "01_good") == status(out, "04_good") == "ok" and hidden(out) == []
+    printed = capsys.readouterr()
+    rows = [line.split()[:2] for line in printed.out.splitlines()[2:8]]
+    assert rows == [[name, "failed" if name in reasons else "ok"] for name in names], "in the order that was asked for"
+    assert len(printed.err.splitlines()) == 6, "a line for each run, where there is no terminal"
+
+
+def kernel_that(command, folder, monkeypatch):
+    """Put a shell command in the place of the kernel."""
+    spec = folder / "jupyter/kernels/python3/kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["sh", "-c", command], "display_name": "Python 3", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+
+
+@pytest.mark.parametrize("command, reason", [("echo $$ > {}; exec sleep 600", "Kernel didn't respond in 2 seconds"),
+                                             ("echo $$ > {}; exit 3", "Kernel died before replying"),
+                                             ("echo $$ > {}; nothing-of-this-name", "Kernel died before replying")])
+def test_a_kernel_that_never_starts_is_a_failure_and_does_not_stay(begun, notebooks, tmp_path, monkeypatch, command, reason):
+    kernel_that(command.format(notebooks / "pipe"), tmp_path, monkeypatch)
+    monkeypatch.setattr(run, "START_TIMEOUT", 2)
+    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 1
+    record = read(tmp_path / "out/01_good/run.json")
+    assert record["status"] == "failed" and reason in record["error"] and hidden(tmp_path / "out") == []
+    assert not psutil.pid_exists(int(os.read(os.open(notebooks / "pipe", os.O_RDONLY | os.O_NONBLOCK), 100)))
+
+
+def test_a_command_that_is_not_there_is_a_failure(notebooks, tmp_path, monkeypatch):
+    kernel_that("", tmp_path, monkeypatch)
+    spec = tmp_path / "jupyter/kernels/python3/kernel.json"
+    spec.write_text(spec.read_text().replace('"sh"', '"/nowhere/python"'))
+    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 1
+    assert "/nowhere/python" in read(tmp_path / "out/01_good/run.json")["error"]
+
+
+@pytest.mark.parametrize("name", ["01_good.ipynb", "01_good.html", "results.json", "run.json"])
+def test_a_full_disk_is_a_failure_of_the_run_that_met_it(notebooks, tmp_path, monkeypatch, name):
+    out, place = tmp_path / "out", tmp_path / "out/01_good"
+
+    class FullPath(type(Path())):
+        def write_text(self, text, **options):
+            super().write_text(text[:10], **options)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def replacing_on_a_full_disk(path):
+        context = replacing(path)
+        if path == place / name and '"ok"' not in path.name and (name != "run.json" or path.exists()):
+            enter = context.__enter__
+            context.__class__ = type("Full", (type(context),), {"__enter__": lambda _: FullPath(enter())})
+        return context
+    monkeypatch.setattr(run, "replacing", replacing_on_a_full_disk)
+    assert cli.main(["run", "01_good", "04_good", "--out", str(out)]) == 1
+    assert hidden(out) == [] and status(out, "04_good") == "ok"
+    record = read(place / "run.json")
+    assert record["status"] == ("interrupted" if name == "run.json" else "failed")
+    assert name == "run.json" or "No space left on device" in record["error"] and not (place / name).exists()
+
+
+def test_a_disk_that_is_really_full(notebooks, tmp_path):
+    out = tmp_path / "small"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", out], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        assert cli.main(["run", "01_good", "--out", str(out)]) == 1     # the HTML does not fit
+        record = read(out / "01_good/run.json")
+        assert record["status"] == "failed" and "No space left on device" in record["error"]
+        assert sorted(path.name for path in (out / "01_good").iterdir()) == ["01_good.ipynb", "run.json"]
+        nbformat.validate(nbformat.read(out / "01_good/01_good.ipynb", as_version=4))
+    finally:
+        subprocess.run(["umount", out], check=True)
+
+
+# ------------------------------------------------------------------------------------------------ kept
+
+def times(out):
+    """Return how often the lab 04 was executed in a folder."""
+    return len((out / "04_good/times.txt").read_text())
+
+
+def test_what_has_gone_well_is_kept_until_something_changes(notebooks, tmp_path, capsys):
+    out = tmp_path / "out"
+
+    def again(*arguments):
+        assert cli.main(["run", "04_good", "--out", str(out), *arguments]) == 0
+        return times(out)
+    assert again() == 1 and "kept" not in capsys.readouterr().err
+    before = read(out / "04_good/run.json")
+    assert again() == 1 and read(out / "04_good/run.json") == before
+    printed = capsys.readouterr()
+    assert "04_good: ok" in printed.err and "kept from an earlier run" in printed.err
+    assert "ok (kept)" in printed.out and "loss 1" in printed.out
+    assert again("-p", "value", "1") == 1, "the lab's own value, given"
+    assert again("--force") == 2
+    assert again("-p", "value", "2") == 3 and read(out / "04_good/results.json")["loss"] == 2
+    write_lab(notebooks, "04_good", [*CELLS["04_good"], "1 + 1"])
+    assert again("-p", "value", "2") == 4
+    for name, text in [("run.json", "{"), ("run.json", "[]"), ("results.json", "[1]"), ("results.json", None)]:
+        path, count = out / "04_good" / name, times(out)
+        path.write_text(text) if text else path.unlink()
+        assert again("-p", "value", "2") == count + 1, f"{name} is {text}"
+
+
+def test_what_failed_is_run_again(notebooks, tmp_path):
+    assert cli.main(["run", "05_raises", "--out", str(tmp_path)]) == 1
+    (tmp_path / "05_raises/results.json").write_text("{}")
+    before = read(tmp_path / "05_raises/run.json")["started"], (tmp_path / "05_raises/run.json").stat().st_mtime_ns
+    assert cli.main(["run", "05_raises", "--out", str(tmp_path)]) == 1
+    assert before[1] != (tmp_path / "05_raises/run.json").stat().st_mtime_ns
+
+
+def test_the_fingerprint_holds_what_decides_the_figures(notebooks, tmp_path, monkeypatch):
+    def mark(name="01_good", **parameters):
+        return run.fingerprint(Job(name, parameters, tmp_path, 9))
+    assert mark() == mark(value=1) != mark(value=2) and mark() != mark("04_good")
+    before = mark()
+    notebook = nbformat.read(notebooks / "01_good.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("words"))
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="an output")]
+    nbformat.write(notebook, notebooks / "01_good.ipynb")
+    assert mark() == before, "words and outputs decide nothing"
+    package = tmp_path / "labutils"
+    (package / "instructor").mkdir(parents=True)
+    (package / "a.py").write_text("x = 1")
+    monkeypatch.setattr(run, "__file__", str(package / "instructor/run.py"))
+    other = mark()
+    (package / "instructor/b.py").write_text("x = 1")
+    assert other != before and mark() == other, "a lab does not import instructor/"
+    (package / "a.py").write_text("x = 2")
+    assert mark() != other
+    monkeypatch.setattr(run, "PRETRAINED_DIR", tmp_path)
+    other = mark()
+    (tmp_path / "card.json").write_text("{}")
+    assert mark() != other
+
+
+# -------------------------------------------------------------------------------------- sweep and record
+
+def test_a_sweep_gives_each_run_its_folder_and_record(notebooks, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["run", "01_good", "-p", "value", "2,20", "-p", "seed", "3", "--jobs", "2", "--out", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["01_good,value=2", "01_good,value=20"]
+    assert read(out / "01_good,value=20/results.json")["loss"] == 20
+    record = read(out / "01_good,value=2/run.json")
+    assert record["parameters"] == {"value": 2, "seed": 3} and record["varied"] == ["value"] and record["lab"] == "01_good"
+    assert "01_good,value=20  ok" in capsys.readouterr().out
+
+
+def test_the_record_says_what_the_kernel_took_and_what_it_ran_on(notebooks, tmp_path):
+    assert cli.main(["run", "08_large", "--out", str(tmp_path)]) == 0
+    record = read(tmp_path / "08_large/run.json")
+    assert list(record) == ["lab", "status", "error", "parameters", "varied", "started", "seconds", "cpu_seconds", "peak_memory",
+                            "device", "python", "versions", "revision", "modified", "fingerprint"]
+    assert datetime.fromisoformat(record["started"]).utcoffset().total_seconds() == 0
+    assert 200 << 20 < record["peak_memory"] < 2 << 30, "of the kernel, also of what it has given back"
+    assert 0.05 < record["cpu_seconds"] and record["device"] == "cpu" and len(record["fingerprint"]) == 64
+    assert {"torch", "labutils"} < set(record["versions"]) and record["error"] == ""
+
+
+def test_the_revision_is_the_projects_own(tmp_path, monkeypatch):
+    def circumstances(root):
+        monkeypatch.setattr(run, "PROJECT_ROOT", root)
+        run.circumstances.cache_clear()
+        return [run.circumstances()[key] for key in ("revision", "modified")]
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", tmp_path, "-c", "user.name=A", "-c", "user.email=a@b.c", *arguments], check=True,
+                              capture_output=True, text=True).stdout.strip()
+    assert circumstances(tmp_path) == [None, False]
+    git("init", "-q")
+    assert circumstances(tmp_path) == [None, False], "nothing committed"
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-q", "-m", "first")
+    assert circumstances(tmp_path) == [git("rev-parse", "HEAD"), False]
+    (tmp_path / "file").write_text("2")
+    assert circumstances(tmp_path) == [git("rev-parse", "HEAD"), True]
+    (tmp_path / "course").mkdir()
+    assert circumstances(tmp_path / "course") == [None, False], "a copy in a repository of somebody's own"
+    monkeypatch.setenv("PATH", "")
+    assert circumstances(tmp_path) == [None, False], "no git here"
+    run.circumstances.cache_clear()
+
+
+def test_jobs_share_the_cores(notebooks, tmp_path, monkeypatch):
+    write_lab(notebooks, "01_good", [RESULT.replace("value", "int(__import__('os').environ.get('OMP_NUM_THREADS', 0))", 1)])
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    with monkeypatch.context() as context:
+        context.setattr(os, "environ", os.environ)
+        for n_jobs, expected in ((1, 0), (2, 4)):
+            assert cli.main(["run", "01_good", "--jobs", str(n_jobs), "--out", str(tmp_path), "--force"]) == 0
+            assert read(tmp_path / "01_good/results.json")["loss"] == expected
+
+
+def test_kernels_stand_in_the_folder_of_the_notebooks_whatever_runs_beside(notebooks, tmp_path):
+    here = os.getcwd()
+    for name in ("01_good", "04_good"):
+        write_lab(notebooks, name, ["import os\nopen(out_dir + '/here.txt', 'w').write(os.getcwd())", RESULT])
+    assert cli.main(["run", "01_good", "04_good", "--jobs", "2", "--out", str(tmp_path / "out")]) == 0
+    assert {(tmp_path / "out" / name / "here.txt").read_text() for name in ("01_good", "04_good")} == {str(notebooks)}
+    assert os.getcwd() == here
+
+
+# -------------------------------------------------------------------------------------------- progress
+
+def test_on_a_terminal_a_line_of_each_run_is_redrawn(begun, started, tmp_path):
+    screen, stderr = pty.openpty()
+    termios.tcsetwinsize(stderr, (24, 80))
+    process = started("run", "02_waits", "03_waits", "--jobs", "2", "--out", tmp_path / "out", stderr=stderr)
+    begun(2)
+    text = ""
+    while not ("02_waits: cell 4 of 5, 00:" in text and "03_waits: cell 4 of 5, 00:" in text):
+        assert select.select([screen], [], [], PATIENCE)[0], text
+        text += os.read(screen, 10_000).decode()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=PATIENCE) == 130
+    assert "\r" in text
+    os.close(stderr)
+    os.close(screen)
+
+
+def test_the_rest_is_estimated_from_earlier_runs_of_the_same_kind(tmp_path, monkeypatch):
+    def earlier(name, **values):
+        (tmp_path / name).mkdir()
+        record = {"lab": "02_vae", "status": "ok", "seconds": 100, "parameters": {"epochs": 3, "seed": 0}}
+        (tmp_path / name / "run.json").write_text(json.dumps({**record, **values}))
+    earlier("a")
+    earlier("b", seconds=160, parameters={"seed": 7, "epochs": 3})
+    earlier("c", seconds=1, status="failed")
+    earlier("d", seconds=9000, parameters={"epochs": 30})
+    earlier("e", lab=["damaged"])
+    earlier("f", seconds=None)
+    watch = Watch()
+    watch.started, watch.cell, watch.notebook = 1000.0, 3, nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("") for _ in range(8)])
+    monkeypatch.setattr(jobs.time, "perf_counter", lambda: 1010.0)
+
+    def line(**parameters):
+        job = Job("02_vae", parameters, tmp_path / "02_vae", 9)
+        return jobs.progress(job, watch, jobs.earlier_seconds([job]))
+    assert line(epochs=3, seed=1) == "02_vae: cell 3 of 8, 00:10, about 02:00 left"
+    assert line(epochs=30) == "02_vae: cell 3 of 8, 00:10, about 2:29:50 left"
+    assert line(epochs=4) == "02_vae: cell 3 of 8, 00:10"
+    monkeypatch.setattr(jobs.time, "perf_counter", lambda: 1200.0)
+    assert line(epochs=3) == "02_vae: cell 3 of 8, 03:20", "longer than ever: nothing is known of the rest"
