@@ -1,6 +1,5 @@
 """Runs on a Dask cluster, whose scheduler and workers are real processes; some of them are killed."""
 
-import io
 import json
 import os
 import shutil
@@ -9,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
 
 import nbformat
 import psutil
@@ -22,7 +22,7 @@ distributed = pytest.importorskip("distributed")
 from labutils.instructor import cluster
 from labutils.instructor.run import Job, Outcome
 
-PATIENCE = 90       # seconds; nothing takes that long, but a machine may be busy
+PATIENCE = 240      # seconds; nothing takes that long, but a machine may be busy
 PARAMETERS = 'seed: int = 0  # of all\nsignals: str = ""  # folder for marks\nout_dir: str = "runs/x"  # pictures'
 RESULT = "from IPython.display import display\ndisplay({'application/json': {'seed': seed}}, raw=True)"    # as show_results
 MARK = ("import os, signal, time\nfrom pathlib import Path\nmark = Path(signals, 'begun')\nfirst = not mark.exists()\n"
@@ -39,7 +39,8 @@ CELLS = {
 
 
 def write_lab(folder, name, cells):
-    cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, cells)]
+    cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+             *map(nbformat.v4.new_code_cell, cells)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
 
@@ -57,6 +58,7 @@ class Dask:
 
     def __init__(self, folder):
         self.folder, self.processes, self.file = folder, [], folder / "scheduler.json"
+        self.file.unlink(missing_ok=True)
         self.preload = folder / "theirs.py"
         self.preload.write_text("from pathlib import Path\nfrom labutils.instructor import labs\n"
                                 f"labs.NOTEBOOKS = Path({str(folder / 'theirs')!r})\n")
@@ -98,7 +100,7 @@ def limit():
     def stop(*_):
         raise TimeoutError("the test hangs")
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(3 * PATIENCE)
+    signal.alarm(2 * PATIENCE)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -114,12 +116,21 @@ def theirs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def dask(theirs):
-    """A scheduler with one worker, which a nanny starts again when it has died."""
-    dask = Dask(theirs)
-    dask.worker("--nanny")
-    yield dask
-    dask.stop()
+def clusters():
+    """What has been started: the last one is in use."""
+    started = []
+    yield started
+    for dask in started:
+        dask.stop()
+
+
+@pytest.fixture
+def dask(theirs, clusters):
+    """A scheduler with one worker, which a nanny starts again when it has died; the tests share it while it lives."""
+    if not clusters or clusters[-1].scheduler.poll() is not None:
+        clusters.append(Dask(theirs))
+        clusters[-1].worker("--nanny")
+    return clusters[-1]
 
 
 @pytest.fixture
@@ -129,6 +140,19 @@ def out(theirs, tmp_path, monkeypatch):
     (tmp_path / "signals").mkdir()
     monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path / "notebooks")
     return tmp_path / "out"
+
+
+def in_thread(function, *arguments):
+    """Call a function in a thread that cannot keep the tests from ending; return the future of its value."""
+    future = Future()
+
+    def work():
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+    Thread(target=work, daemon=True).start()
+    return future
 
 
 def run(scheduler, out, *arguments):
@@ -153,12 +177,11 @@ def names(folder):
 def test_a_sweep_is_complete_although_a_worker_is_killed(dask, out, capsys):
     second = dask.worker()
     dask.has(2)
-    with ThreadPoolExecutor() as pool:
-        code = pool.submit(run, dask.file, out, "03_waits", "01_good", "05_writes")
-        until(lambda: begun(out) or code.done())
-        for pid in begun(out)[0]:
-            os.kill(pid, signal.SIGKILL)
-        assert code.result(PATIENCE) == 0
+    code = in_thread(run, dask.file, out, "03_waits", "01_good", "05_writes")
+    until(lambda: begun(out) or code.done())
+    for pid in begun(out)[0]:
+        os.kill(pid, signal.SIGKILL)
+    assert code.result(PATIENCE) == 0
     for lab in ("01_good", "03_waits"):
         assert names(out / lab) == [f"{lab}.html", f"{lab}.ipynb", "results.json", "run.json"]
     assert names(out / "05_writes") == ["05_writes.html", "05_writes.ipynb", "a, b=ü.txt", "deep/big.safetensors",
@@ -199,12 +222,11 @@ def test_a_run_that_kills_its_workers_is_given_up_and_takes_no_other_with_it(das
 
 
 def test_ctrl_c_cancels_what_is_queued_or_in_progress(dask, out, capsys):
-    with ThreadPoolExecutor() as pool:
-        def interrupt():
-            until(lambda: begun(out))
-            os.kill(os.getpid(), signal.SIGINT)
-        pool.submit(interrupt)
-        assert run(dask.file, out, "03_waits", "01_good") == 130
+    def interrupt():
+        until(lambda: begun(out))
+        os.kill(os.getpid(), signal.SIGINT)
+    in_thread(interrupt)
+    assert run(dask.file, out, "03_waits", "01_good") == 130
     assert "interrupted" in capsys.readouterr().err
     until(lambda: dask.on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0)
     until(lambda: not psutil.pid_exists(begun(out)[0][1]))      # the kernel of the run in progress
@@ -224,26 +246,24 @@ def test_a_worker_with_other_code_is_refused(dask, out, capsys, monkeypatch):
     assert "another version of 01_good" in read(out / "01_good/run.json")["error"] and names(out / "01_good") == ["run.json"]
 
 
-def test_no_worker_is_waited_for_and_the_end_of_the_scheduler_is_an_end(out, theirs, tmp_path, monkeypatch):
-    (tmp_path / "theirs").symlink_to(theirs / "theirs")
-    dask = Dask(tmp_path)
-
-    class Screen(io.StringIO):
-        def write(self, text):
-            if "has no workers yet" in text:
-                dask.worker()
-            return super().write(text)
-
-    monkeypatch.setattr(sys, "stderr", Screen())
+def test_a_first_worker_is_waited_for(tmp_path, capsys):
+    alone = Dask(tmp_path)
     try:
-        with ThreadPoolExecutor() as pool:
-            code = pool.submit(run, dask.file, out, "03_waits", "01_good")
-            until(lambda: begun(out) or code.done())
-            dask.scheduler.kill()
-            assert code.result(PATIENCE) == 1
-        assert sys.stderr.getvalue().count("has no workers yet") == 1
+        with cluster.connect(str(alone.file)) as client:
+            waiting = in_thread(cluster.await_workers, client, "tcp://here")
+            until(lambda: "tcp://here has no workers yet" in capsys.readouterr().err)
+            assert not waiting.done()
+            alone.start("worker", "--scheduler-file", alone.file, "--no-nanny", "--local-directory", tmp_path)
+            waiting.result(PATIENCE)
     finally:
-        dask.stop()
+        alone.stop()
+
+
+def test_the_end_of_the_scheduler_is_an_end(dask, out):
+    code = in_thread(run, dask.file, out, "03_waits", "01_good")
+    until(lambda: begun(out) or code.done())
+    dask.scheduler.kill()
+    assert code.result(PATIENCE) == 1
     assert all("scheduler" in read(out / lab / "run.json")["error"] for lab in ("01_good", "03_waits"))
 
 

@@ -54,8 +54,8 @@ def connect(address):
     except (ValueError, LookupError) as error:
         raise UsageError(f"--scheduler {address}: {error}; an address looks like tcp://HOST:8786") from None
     except Exception as error:      # besides OSError whatever the answer of another program leads to
-        raise UsageError(f"--scheduler {address}: no Dask scheduler answers there within {CONNECT_TIMEOUT} s ({describe(error)}); "
-                         "start one with: dask scheduler") from None
+        raise UsageError(f"--scheduler {address}: no Dask scheduler answers there within {CONNECT_TIMEOUT} s "
+                         f"({describe(error)}); start one with: dask scheduler") from None
 
 
 async def greet(address):
@@ -153,7 +153,8 @@ def receive(job, outcome, files):
     try:
         place(job.folder, files)
     except OSError as error:
-        return Outcome(job.lab, "failed", outcome.seconds, {}, f"its files came back, but {describe(error)}", job.folder.name)
+        fault = f"its files came back, but {describe(error)}"
+        return outcome._replace(status="failed", results={}, error=fault)
     return outcome
 
 
