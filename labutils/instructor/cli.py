@@ -81,7 +81,10 @@ def add_run(commands):
     run.add_argument("-f", dest="file", type=Path, metavar="FILE",
                      help="a YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each")
     run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/quick or runs/full")
-    run.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time")
+    where.add_argument("--scheduler", metavar="ADDRESS",
+                       help="run on the workers of this Dask scheduler (tcp://HOST:8786, or its JSON file)")
     run.add_argument("--device", help="auto, cuda, mps or cpu")
     run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
                      help="longest time for one cell (default: four hours)")
@@ -102,7 +105,8 @@ def run_command(options):
     from .sweep import plan
     given = options.parameters + ([["device", options.device]] if options.device else [])
     runs = plan(list(dict.fromkeys(options.labs)), given, options.file, options.quick)
-    check_device(options.device)
+    if options.scheduler is None:   # a worker may have what this machine has not
+        check_device(options.device)
     if options.check:
         check_unchanged(runs, options.quick)
     out = make_out(options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full"))
@@ -110,7 +114,11 @@ def run_command(options):
     from .jobs import run_jobs      # late: papermill's engine takes a second to import
     from .run import Job, table
     jobs = [Job(run.lab, run.parameters, out / run.name, options.timeout, run.varied) for run in runs]
-    outcomes = run_jobs(jobs, options.jobs, options.force)
+    if options.scheduler is None:
+        outcomes = run_jobs(jobs, options.jobs, options.force)
+    else:
+        from .cluster import run_on_cluster
+        outcomes = run_on_cluster(jobs, options.scheduler, options.force)
     print(f"\n{table(outcomes)}\n\nresults: {os.path.relpath(out)}")
     if any(outcome.status == "interrupted" for outcome in outcomes):
         raise KeyboardInterrupt

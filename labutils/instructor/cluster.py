@@ -1,0 +1,176 @@
+"""Run labs on a Dask cluster: a worker executes each run in a folder of its own, and the files come back."""
+
+import asyncio
+import json
+import socket
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from tornado.ioloop import PeriodicCallback
+
+from ..paths import replacing
+from .jobs import report_line
+from .labs import UsageError
+from .run import Outcome, Watch, as_json, describe, earlier_outcome, fingerprint, new_record, run_job
+
+try:
+    from distributed import Client, KilledWorker, Security, as_completed, get_worker, rpc
+except ImportError as error:
+    raise UsageError(f"--scheduler needs the package distributed ({error}); get it with: "
+                     'pip install -c constraints.txt -e ".[cluster]"') from None
+
+CONNECT_TIMEOUT = 10    # seconds until the scheduler must answer
+
+
+def run_on_cluster(jobs, address, force=False):
+    """Run jobs on the workers of the scheduler at `address`; return their outcomes in the order of the jobs.
+
+    address  tcp://HOST:PORT, tls://HOST:PORT, or the JSON file that `dask scheduler --scheduler-file` writes
+    force    run also what went well earlier with the same code and parameters
+
+    Each `job.folder` gets, on this machine, what the run has written on its worker. The worker needs a
+    checkout with the same code: none is sent, so that `run.json` says the truth about the revision. Raises
+    `UsageError` for an address without scheduler, and for workers with other code. Where it ends early, runs
+    that are queued or in progress are cancelled.
+    """
+    outcomes = {} if force else {job.folder: report_line(kept) for job in jobs if (kept := earlier_outcome(job))}
+    if left := [job for job in jobs if job.folder not in outcomes]:
+        with connect(address) as client:
+            await_workers(client, address)
+            check_workers(client, left)
+            for job, outcome, files in finished(client, left):
+                outcomes[job.folder] = report_line(receive(job, outcome, files))
+    return [outcomes[job.folder] for job in jobs]
+
+
+def connect(address):
+    """Return a client of the scheduler at `address`; raises `UsageError`."""
+    try:
+        found = json.loads(Path(address).read_text())["address"] if address.endswith(".json") else address
+        asyncio.run(asyncio.wait_for(greet(found), CONNECT_TIMEOUT))
+        return Client(found, timeout=CONNECT_TIMEOUT)
+    except (ValueError, LookupError) as error:
+        raise UsageError(f"--scheduler {address}: {error}; an address looks like tcp://HOST:8786") from None
+    except Exception as error:      # besides OSError whatever the answer of another program leads to
+        raise UsageError(f"--scheduler {address}: no Dask scheduler answers there within {CONNECT_TIMEOUT} s "
+                         f"({describe(error)}); start one with: dask scheduler") from None
+
+
+async def greet(address):
+    """Ask a scheduler who it is: a client alone would wait for ever for one that accepts and says nothing."""
+    async with rpc(address, connection_args=Security().get_connection_args("client")) as scheduler:
+        if (identity := await scheduler.identity())["type"] != "Scheduler":
+            raise OSError(f"it is a {identity['type']}")
+
+
+def await_workers(client, address):
+    """Wait until there is a worker, and say so."""
+    if not client.nthreads():
+        print(f"{address} has no workers yet; waiting for the first: dask worker {address} --nthreads 1",
+              file=sys.stderr, flush=True)
+        client.wait_for_workers(1)
+
+
+def check_workers(client, jobs):
+    """Raise `UsageError` if a worker would refuse one of the jobs."""
+    for job in {job.lab: sendable(job) for job in jobs}.values():
+        for address, fault in client.run(check_course, job, fingerprint(job), on_error="return").items():
+            if fault:
+                raise UsageError(f"worker {address}: {describe(fault)}")
+
+
+def check_course(job, expected):
+    """Raise `UsageError` unless this machine has the code with the fingerprint `expected`."""
+    if fingerprint(job) != expected:
+        raise UsageError(f"{socket.gethostname()} has another version of {job.lab} or labutils than the one who asks; "
+                         "bring its checkout to the same state and start the worker anew")
+
+
+def sendable(job):
+    """Return the job for a worker, which knows only the name of its folder."""
+    return job._replace(folder=job.folder.name)
+
+
+def finished(client, jobs):
+    """Yield (job, outcome, files) as the runs end.
+
+    When a worker dies, Dask gives up also what was only queued there, once that has happened too often. So
+    a run given up among others is tried once more at the end, by itself: then the fault is its own.
+    """
+    futures = {client.submit(run_here, sendable(job), fingerprint(job), pure=False): job for job in jobs}
+    suspects = []
+    for future in as_completed(list(futures)):
+        job = futures.pop(future)       # with the last reference the worker forgets the files
+        try:
+            yield job, *future.result()
+        except Exception as error:      # of the worker, of the connection, of Dask
+            if isinstance(error, KilledWorker) and len(jobs) > 1:
+                suspects.append(job)
+            else:
+                yield job, *lost(job, error)
+    for job in suspects:
+        yield from finished(client, [job])
+
+
+def run_here(job, expected):
+    """On a worker: run a job in a temporary folder; return its outcome and what it wrote, {relative path: bytes}."""
+    check_course(job, expected)
+    # what a killed worker leaves in its folder is cleared away by Dask when the next one starts there
+    with tempfile.TemporaryDirectory(dir=get_worker().local_directory, ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch) / job.folder
+        with cancellable() as watch:
+            outcome = run_job(job._replace(folder=folder), watch)
+        return outcome, {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
+                         if path.is_file() and wanted(path.relative_to(folder))}
+
+
+@contextmanager
+def cancellable():
+    """On a worker: give a `Watch` that stops the run when nobody waits for it any more."""
+    watch, worker, key = Watch(), get_worker(), get_worker().get_current_task()
+
+    def look():
+        if worker.state.tasks[key].state == "cancelled":
+            watch.stop()
+
+    looking = PeriodicCallback(look, 1000)      # milliseconds
+    worker.loop.add_callback(looking.start)
+    try:
+        yield watch
+    finally:
+        worker.loop.add_callback(looking.stop)
+
+
+def wanted(path):
+    """Tell whether a file goes back: not what only resumes a training, nor what is hidden or half-written."""
+    return path.suffix != ".state" and not any(part.startswith(".") for part in path.parts)
+
+
+def receive(job, outcome, files):
+    """Write what a run has left into `job.folder`, and return its outcome."""
+    try:
+        place(job.folder, files)
+    except OSError as error:
+        fault = f"its files came back, but {describe(error)}"
+        return outcome._replace(status="failed", results={}, error=fault)
+    return outcome
+
+
+def lost(job, error):
+    """Return the outcome and the files of a run of which nothing came back."""
+    reason = describe(error)
+    if isinstance(error, KilledWorker):
+        reason = f"each worker that ran it died, the last one being {error.last_worker.address}; out of memory?"
+    record = {**new_record(job), "status": "failed", "error": reason}
+    return Outcome(job.lab, "failed", 0, {}, reason, job.folder.name), {"run.json": as_json(record).encode()}
+
+
+def place(folder, files):
+    """Write files {relative path: bytes} into `folder`, each whole or not at all, `run.json` as the last."""
+    for name in ("run.json", "results.json"):      # of an earlier run: no longer true
+        (folder / name).unlink(missing_ok=True)
+    for name in sorted(files, key=lambda name: name == "run.json"):
+        with replacing(folder / name) as part:
+            part.write_bytes(files[name])
