@@ -170,13 +170,6 @@ def test_another_set_is_added_to_a_closed_folder(here, tmp_path, capsys, monkeyp
     assert modes(shared)["KMNIST/raw"] == modes(shared)["MNIST/raw"] == modes(shared)["."] == 0o555
 
 
-def test_a_set_that_cannot_be_had_leaves_the_folder_closed(here, tmp_path, capsys):
-    shared = tmp_path / "shared"
-    labs(capsys, "mnist", "--to", shared)
-    assert labs(capsys, "fashion", "--to", shared)[0] == 1
-    assert modes(shared)["."] == 0o555 and not (shared / "FashionMNIST").exists()
-
-
 def test_a_damaged_copy_is_not_copied(here, tmp_path, capsys):
     (here / FILES[0]).write_bytes(b"x")
     code, _, err = labs(capsys, "mnist", "--to", tmp_path / "shared")
@@ -232,6 +225,15 @@ def test_a_user_without_special_rights_makes_adds_to_and_reuses_a_closed_folder(
     for name in ("mnist", "kmnist", "mnist"):
         assert as_nobody(cli.main, ["data", name, "--to", str(shared)]) == 0
     assert modes(shared)["."] == 0o555 and modes(shared)["KMNIST/raw"] == 0o555
+
+
+def test_a_set_that_cannot_be_had_leaves_the_folder_closed(here, open_folder, monkeypatch):
+    shutil.copytree(here.parents[1] / "MNIST", open_folder / "source/MNIST")
+    monkeypatch.setenv("LABS_DATA_DIR", str(open_folder / "source"))
+    shared = open_folder / "shared"
+    assert as_nobody(cli.main, ["data", "mnist", "--to", str(shared)]) == 0
+    assert as_nobody(cli.main, ["data", "fashion", "--to", str(shared)]) == 1
+    assert modes(shared)["."] == 0o555 and not (shared / "FashionMNIST").exists()
 
 
 def test_another_user_reads_a_closed_folder_and_cannot_add_to_it(here, open_folder, capfd, monkeypatch):
