@@ -111,7 +111,6 @@ USAGE = [
     (["run", "--timeout", "-1"], ["--timeout", "'-1'", "at least 1"]),
     (["run", "--timeout", ""], ["--timeout", "''", "at least 1"]),
     (["run", "--quick", "01_good"], ["quick.yml", "git checkout"]),
-    (["run", "03_text"], ["03_text.ipynb is not a notebook", "git checkout"]),
     (["list", "nothing"], ["'nothing'", "01_good"]),
     (["list", "01_good", "02_unclosed"], ["02_unclosed"]),
     (["list"], ["is not a notebook", "git checkout"]),
@@ -137,6 +136,16 @@ USAGE = [
     (["data", "mnist", "--to", "a_file"], ["a_file", "not a folder"]),
     (["data", "--all"], ["--all"]),
     (["doctor", "me"], ["me"]),
+    (["run", "-f", "nothing.yml"], ["-f nothing.yml", "cannot be read as YAML"]),
+    (["run", "01_good", "-p", "epochs", "1,,2"], ["epochs 1,,2", "nothing beside a comma"]),
+    (["run", "01_good", "--check", "-p", "rate", "0.5"], ["--check", "01_good sets rate"]),
+    (["run", "01_good", "--scheduler", "127.0.0.1:1", "--jobs", "2"], ["--jobs", "--scheduler"]),
+    (["report"], ["DIR"]),
+    (["report", "nothing"], ["nothing is not a folder", "runs/quick"]),
+    (["report", "notebooks"], ["there are no runs in", "runs/quick"]),
+    (["bands", "nothing"], ["profile"]),
+    (["bands", "nothing", "slow"], ["'slow'", "quick"]),
+    (["bands", "nothing", "quick"], ["no runs that went well in nothing", "labs run --quick"]),
 ]
 
 
@@ -160,6 +169,11 @@ def test_what_cannot_be_had_is_one_line_and_1(at_course, capsys, arguments, part
     assert code == 1 and all(part in line for part in parts), line
 
 
+def test_a_lab_that_is_no_notebook_fails_by_its_name_and_the_others_run(at_course, capsys):
+    code, line = refused(capsys, ["run", "03_text", "--out", "new"])
+    assert code == 1 and "03_text: failed" in line and "03_text.ipynb is not a notebook; restore it with git checkout" in line
+
+
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
@@ -176,7 +190,7 @@ def test_any_text_as_an_argument_is_refused(at_course, capsys, text, command):
 @given(text=words, type_name=st.sampled_from(["int", "float", "bool", "str"]))
 def test_any_text_as_a_value_has_the_parameters_type_or_is_refused(text, type_name):
     try:
-        value = labs.parse_value("name", text, type_name)
+        value = labs.parse_value("name", text, type_name, "-p")
     except labs.UsageError as error:
         assert repr(text)[1:-1] in repr(str(error)) and type_name in str(error)
     else:
