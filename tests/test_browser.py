@@ -24,6 +24,12 @@ RUN_ALL = """async () => {
     const panel = window.jupyterapp.shell.currentWidget;
     await panel.context.ready;
     await panel.sessionContext.ready;
+    window.shown = [];      // the descriptions of what is displayed or redrawn, also of what is gone at the end
+    panel.sessionContext.session.kernel.iopubMessage.connect((_, {header, content}) => {
+        if (header.msg_type.endsWith('display_data')) {
+            window.shown.push(content.metadata['image/png']?.alt ?? Object.keys(content.data).join());
+        }
+    });
     await window.jupyterapp.commands.execute('notebook:run-all-cells');
     const cells = panel.content.model.cells;
     return Array.from({length: cells.length}, (_, i) => cells.get(i).toJSON());
@@ -92,6 +98,8 @@ def test_run_all_ends_without_an_error_cell(browser, server, path):
     assert not [(i, output) for i, output in outputs if output["output_type"] == "error"]
     assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code" and cell["source"])
     assert any("image/png" in output.get("data", {}) for _, output in outputs)
+    live = "Curves of the training so far"      # drawn while the network trains, and taken away again
+    assert live in page.evaluate("window.shown") and live not in str(cells)
     page.close()
 
 
