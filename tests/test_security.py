@@ -120,10 +120,11 @@ def test_reading_data_and_weights_unpickles_nothing(tmp_path):
     import pickle
 
     import torch
-    trap = tmp_path / "trap.safetensors"
+    # not named .safetensors, which torch.load itself would not unpickle
+    trap = tmp_path / "trap.pt"
     trap.write_bytes(pickle.dumps(CheckpointTrap()))
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "torch.safetensors")
-    done = subprocess.run([sys.executable, "-c", READ_EVERYTHING, trap, tmp_path / "torch.safetensors"], cwd=PROJECT_ROOT,
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "torch.pt")
+    done = subprocess.run([sys.executable, "-c", READ_EVERYTHING, trap, tmp_path / "torch.pt"], cwd=PROJECT_ROOT,
                           capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["[]", "1"], done.stdout + done.stderr      # the one is the check of the hook itself
 
