@@ -284,7 +284,8 @@ def png(shape=(20, 20)):
 def png_that_claims(width, height):
     """A PNG file whose header claims a size, with a correct checksum, and no pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    begin = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return begin + struct.pack(">I", 10) + b"IDAT"
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", png()[:60], png()[:30], png_that_claims(2**31 - 1, 2**31 - 1),
@@ -379,7 +380,7 @@ def check_refused(path, network, before):
 
 @pytest.mark.parametrize("how", BAD_CHECKPOINTS)
 def test_a_file_that_is_no_checkpoint_is_named_and_runs_no_code(tmp_path, how):
-    path, network = tmp_path / "net.safetensors", nn.Linear(3, 2)
+    path, network = tmp_path / "net.pt", nn.Linear(3, 2)     # torch.load would not unpickle a net.safetensors
     path.write_bytes(BAD_CHECKPOINTS[how])
     check_refused(path, network, [tensor.clone() for tensor in network.state_dict().values()])
     assert not hasattr(sys, "boobytrap")
@@ -388,7 +389,7 @@ def test_a_file_that_is_no_checkpoint_is_named_and_runs_no_code(tmp_path, how):
 @pytest.mark.parametrize("saved", [Boobytrap(), {"net/weight": torch.zeros(2, 3)}, nn.Linear(3, 2)], ids=["trap", "tensors", "module"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_what_torch_or_numpy_saves_is_refused_and_runs_no_code(tmp_path, saved, zipped):
-    path, network = tmp_path / "net.safetensors", nn.Linear(3, 2)
+    path, network = tmp_path / "net.pt", nn.Linear(3, 2)
     torch.save(saved, path, _use_new_zipfile_serialization=zipped)
     before = [tensor.clone() for tensor in network.state_dict().values()]
     check_refused(path, network, before)

@@ -228,6 +228,7 @@ def test_a_user_without_special_rights_makes_adds_to_and_reuses_a_closed_folder(
 
 
 def test_a_set_that_cannot_be_had_leaves_the_folder_closed(here, open_folder, monkeypatch):
+    monkeypatch.setattr(data, "PROJECT_ROOT", open_folder / "project")
     shutil.copytree(here.parents[1] / "MNIST", open_folder / "source/MNIST")
     monkeypatch.setenv("LABS_DATA_DIR", str(open_folder / "source"))
     shared = open_folder / "shared"

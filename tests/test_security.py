@@ -5,11 +5,14 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -36,6 +39,7 @@ def server(tmp_path_factory):
         found = next(filter(None, (re.search(r"(http://[^/\s]+/)lab/tree/notebooks\?token=(\w+)", line) for line in process.stderr)), None)
         assert found, "JupyterLab did not say where it listens"
         threading.Thread(target=process.stderr.read, daemon=True).start()      # a full pipe would stop the server
+        wait_until_it_listens(process, found[1])
         yield process, *found.groups()
     finally:
         watchdog.cancel()
@@ -44,6 +48,17 @@ def server(tmp_path_factory):
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def wait_until_it_listens(process, address):
+    """Wait until the server takes a connection: it says its address a moment before. The watchdog ends the wait."""
+    parts = urlsplit(address)
+    while process.poll() is None:
+        try:
+            return socket.create_connection((parts.hostname, parts.port), timeout=10).close()
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    pytest.fail("JupyterLab ended, or did not listen in time")
 
 
 def ask(address):
@@ -120,10 +135,11 @@ def test_reading_data_and_weights_unpickles_nothing(tmp_path):
     import pickle
 
     import torch
-    trap = tmp_path / "trap.safetensors"
+    # not named .safetensors, which torch.load itself would not unpickle
+    trap = tmp_path / "trap.pt"
     trap.write_bytes(pickle.dumps(CheckpointTrap()))
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "torch.safetensors")
-    done = subprocess.run([sys.executable, "-c", READ_EVERYTHING, trap, tmp_path / "torch.safetensors"], cwd=PROJECT_ROOT,
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "torch.pt")
+    done = subprocess.run([sys.executable, "-c", READ_EVERYTHING, trap, tmp_path / "torch.pt"], cwd=PROJECT_ROOT,
                           capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["[]", "1"], done.stdout + done.stderr      # the one is the check of the hook itself
 
