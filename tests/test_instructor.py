@@ -1,4 +1,4 @@
-"""The `labs` command on small notebooks that go well, fail, hang, or lose their kernel."""
+"""The `labs` command on small notebooks that go well or fail; test_run.py has the other ways to end."""
 
 import json
 
@@ -16,8 +16,6 @@ RESULT = "from labutils import show_results\nshow_results({'loss': epochs * rate
 CELLS = {
     "01_good": [RESULT],
     "02_raises": ["print('before')", "raise RuntimeError('the <b>reason</b>')", RESULT],
-    "03_dies": ["import os, signal; os.kill(os.getpid(), signal.SIGKILL)", RESULT],
-    "04_hangs": ["import time; time.sleep(60)", RESULT],
     "05_silent": ["1 + 1"],
     "06_writes": ["from labutils import make_dir\n(make_dir(out_dir) / 'picture.txt').write_text('here')", RESULT],
 }
@@ -74,13 +72,11 @@ def test_files_of_a_lab_go_to_its_own_folder(notebooks, tmp_path):
     assert (tmp_path / "o/06_writes/picture.txt").read_text() == "here"
 
 
-@pytest.mark.parametrize("name, reason, executed", [
-    ("02_raises", "RuntimeError: the <b>reason</b> (cell 4)", True),
-    ("03_dies", "DeadKernelError", True),
-    ("04_hangs", "CellTimeoutError", True),
-    ("05_silent", "show_results was not called", True),
+@pytest.mark.parametrize("name, reason", [
+    ("02_raises", "RuntimeError: the <b>reason</b> (cell 4)"),
+    ("05_silent", "show_results was not called"),
 ])
-def test_a_failing_lab_does_not_stop_the_others(notebooks, tmp_path, capsys, name, reason, executed):
+def test_a_failing_lab_does_not_stop_the_others(notebooks, tmp_path, capsys, name, reason):
     out = tmp_path / "out"
     assert cli.main(["run", name, "01_good", "--out", str(out), "--timeout", "8"]) == 1
     failed, good = read(out / name / "run.json"), read(out / "01_good/run.json")

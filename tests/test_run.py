@@ -1,4 +1,4 @@
-"""`labs run`: how runs end, what is kept of them, which are not repeated. The notebooks are small and import nothing large."""
+"""`labs run`: how runs end, what is kept of them, which are not repeated. The notebooks import nothing large."""
 
 import errno
 import json
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,11 +18,12 @@ import psutil
 import pytest
 
 from labutils.instructor import cli, jobs, labs, run
-from labutils.instructor.run import Job, Outcome, Watch, run_job
-from labutils.paths import PROJECT_ROOT, replacing
+from labutils.instructor.run import Job, Outcome, Watch, earlier_outcome
+from labutils.paths import replacing
 
 PARAMETERS = 'value: int = 1  # a figure\nseed: int = 0  # of nothing\nout_dir: str = "runs/x"  # files'
-RESULT = "from IPython.display import display\ndisplay({'application/json': {'loss': value, 'device': 'cpu'}, 'text/plain': ''}, raw=True)"
+RESULT = ("from IPython.display import display\n"
+          "display({'application/json': {'loss': value, 'device': 'cpu'}, 'text/plain': ''}, raw=True)")
 BEGUN = ("import os, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"
          "with open({pipe!r}, 'w') as file:\n    file.write(f'{{os.getpid()}} {{child.pid}}\\n')\ntime.sleep(600)")
 CELLS = {
@@ -42,7 +44,8 @@ PROGRAM = ("import sys; from pathlib import Path; from labutils.instructor impor
 def write_lab(folder, name, cells):
     """Write a lab; its cells may name the pipe by which a kernel tells that it has begun."""
     sources = [cell.format(pipe=str(folder / "pipe")) if cell is BEGUN else cell for cell in cells]
-    code = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, sources)]
+    code = [nbformat.v4.new_code_cell(source) for source in [PARAMETERS, *sources]]
+    code[0].metadata["tags"] = ["parameters"]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=kernel), folder / f"{name}.ipynb")
 
@@ -114,8 +117,8 @@ def all_gone(processes):
 
 # ------------------------------------------------------------------------------------------ interrupted
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("number, n_jobs", [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGTERM, 2),
+                                            (signal.SIGHUP, 1)])
 def test_a_signal_ends_kernels_and_keeps_what_was_done(begun, started, tmp_path, number, n_jobs):
     out = tmp_path / "out"
     process = started("run", "01_good", "02_waits", "03_waits", "04_good", "--jobs", n_jobs, "--out", out)
@@ -160,10 +163,16 @@ def test_a_runner_that_is_killed_leaves_interrupted_and_no_kernel(begun, started
     assert (out / "04_good/times.txt").read_text() == "." and status(out, "02_waits") == "ok" and hidden(out) == []
 
 
-def test_a_signal_has_its_old_meaning_afterwards(notebooks, tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 0
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+def test_signals_keep_their_meaning_before_and_after(monkeypatch):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    hung_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)      # as under nohup
+    try:
+        before = [signal.getsignal(number) for number in numbers]
+        with jobs.stopping([]):
+            assert signal.getsignal(signal.SIGTERM) != before[1] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert [signal.getsignal(number) for number in numbers] == before
+    finally:
+        signal.signal(signal.SIGHUP, hung_up)
 
 
 def test_an_error_while_following_ends_the_runs(begun, started, tmp_path):
@@ -189,7 +198,8 @@ def test_each_failure_is_told_and_stops_nobody_else(notebooks, tmp_path, capsys,
         assert record["status"] == "failed" and reason in record["error"] and "\n" not in record["error"]
         assert not (out / name / "results.json").exists()
         if name != "03_waits":
-            assert printed_by_cells(out / name / f"{name}.ipynb") == ["before\n"] and (out / name / f"{name}.html").exists()
+            assert printed_by_cells(out / name / f"{name}.ipynb") == ["before\n"]
+            assert (out / name / f"{name}.html").exists()
     assert status(out, "01_good") == status(out, "04_good") == "ok" and hidden(out) == []
     printed = capsys.readouterr()
     rows = [line.split()[:2] for line in printed.out.splitlines()[2:8]]
@@ -229,17 +239,13 @@ def test_a_command_that_is_not_there_is_a_failure(notebooks, tmp_path, monkeypat
 def test_a_full_disk_is_a_failure_of_the_run_that_met_it(notebooks, tmp_path, monkeypatch, name):
     out, place = tmp_path / "out", tmp_path / "out/01_good"
 
-    class FullPath(type(Path())):
-        def write_text(self, text, **options):
-            super().write_text(text[:10], **options)
-            raise OSError(errno.ENOSPC, "No space left on device")
-
+    @contextmanager
     def replacing_on_a_full_disk(path):
-        context = replacing(path)
-        if path == place / name and '"ok"' not in path.name and (name != "run.json" or path.exists()):
-            enter = context.__enter__
-            context.__class__ = type("Full", (type(context),), {"__enter__": lambda _: FullPath(enter())})
-        return context
+        full = path == place / name and (name != "run.json" or path.exists())     # run.json: at the end of the run
+        with replacing(path) as part:
+            yield part
+            if full:
+                raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(run, "replacing", replacing_on_a_full_disk)
     assert cli.main(["run", "01_good", "04_good", "--out", str(out)]) == 1
     assert hidden(out) == [] and status(out, "04_good") == "ok"
@@ -265,32 +271,41 @@ def test_a_disk_that_is_really_full(notebooks, tmp_path):
 
 # ------------------------------------------------------------------------------------------------ kept
 
-def times(out):
-    """Return how often the lab 04 was executed in a folder."""
-    return len((out / "04_good/times.txt").read_text())
-
-
-def test_what_has_gone_well_is_kept_until_something_changes(notebooks, tmp_path, capsys):
-    out = tmp_path / "out"
-
-    def again(*arguments):
-        assert cli.main(["run", "04_good", "--out", str(out), *arguments]) == 0
-        return times(out)
-    assert again() == 1 and "kept" not in capsys.readouterr().err
-    before = read(out / "04_good/run.json")
-    assert again() == 1 and read(out / "04_good/run.json") == before
+def test_what_has_gone_well_is_not_repeated_but_by_force(notebooks, tmp_path, capsys):
+    arguments = ["run", "04_good", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0 and "kept" not in capsys.readouterr().err
+    before = read(tmp_path / "04_good/run.json")
+    assert cli.main(arguments) == 0 and read(tmp_path / "04_good/run.json") == before
     printed = capsys.readouterr()
     assert "04_good: ok" in printed.err and "kept from an earlier run" in printed.err
     assert "ok (kept)" in printed.out and "loss 1" in printed.out
-    assert again("-p", "value", "1") == 1, "the lab's own value, given"
-    assert again("--force") == 2
-    assert again("-p", "value", "2") == 3 and read(out / "04_good/results.json")["loss"] == 2
-    write_lab(notebooks, "04_good", [*CELLS["04_good"], "1 + 1"])
-    assert again("-p", "value", "2") == 4
-    for name, text in [("run.json", "{"), ("run.json", "[]"), ("results.json", "[1]"), ("results.json", None)]:
-        path, count = out / "04_good" / name, times(out)
-        path.write_text(text) if text else path.unlink()
-        assert again("-p", "value", "2") == count + 1, f"{name} is {text}"
+    assert (tmp_path / "04_good/times.txt").read_text() == "."
+    assert cli.main([*arguments, "--force"]) == 0 and (tmp_path / "04_good/times.txt").read_text() == ".."
+    assert read(tmp_path / "04_good/run.json")["started"] != before["started"]
+
+
+def test_a_run_is_kept_only_if_it_is_whole_and_nothing_has_changed(notebooks, tmp_path):
+    job = Job("01_good", {"value": 2}, tmp_path / "01_good", 9)
+    assert earlier_outcome(job) is None
+    record = {"status": "ok", "seconds": 3, "fingerprint": run.fingerprint(job)}
+
+    def kept(job=job, results='{"loss": 2}', **values):
+        for name, text in (("run.json", json.dumps({**record, **values})), ("results.json", results)):
+            run.write_text(job.folder / name, text)
+        return earlier_outcome(job)
+    assert kept() == Outcome("01_good", "ok", 3, {"loss": 2}, "", "01_good", True)
+    assert kept(job._replace(parameters={"value": 3})) is None and kept(job._replace(lab="04_good")) is None
+    assert kept(status="failed") is None and kept(status="interrupted") is None and kept(fingerprint=None) is None
+    assert kept(seconds=None) is None and kept(results="[1]") is None and kept(results="") is None
+    for text in ("", "{", "[]", "null", "{}", "\xff"):
+        kept()
+        (job.folder / "run.json").write_text(text, encoding="latin-1")
+        assert earlier_outcome(job) is None, text
+    kept()
+    (job.folder / "results.json").unlink()
+    assert earlier_outcome(job) is None
+    (notebooks / "01_good.ipynb").write_text("{")
+    assert kept() is None
 
 
 def test_what_failed_is_run_again(notebooks, tmp_path):
@@ -341,8 +356,8 @@ def test_a_sweep_gives_each_run_its_folder_and_record(notebooks, tmp_path, capsy
 def test_the_record_says_what_the_kernel_took_and_what_it_ran_on(notebooks, tmp_path):
     assert cli.main(["run", "08_large", "--out", str(tmp_path)]) == 0
     record = read(tmp_path / "08_large/run.json")
-    assert list(record) == ["lab", "status", "error", "parameters", "varied", "started", "seconds", "cpu_seconds", "peak_memory",
-                            "device", "python", "versions", "revision", "modified", "fingerprint"]
+    assert list(record) == ["lab", "status", "error", "parameters", "varied", "started", "seconds", "cpu_seconds",
+                            "peak_memory", "device", "python", "versions", "revision", "modified", "fingerprint"]
     assert datetime.fromisoformat(record["started"]).utcoffset().total_seconds() == 0
     assert 200 << 20 < record["peak_memory"] < 2 << 30, "of the kernel, also of what it has given back"
     assert 0.05 < record["cpu_seconds"] and record["device"] == "cpu" and len(record["fingerprint"]) == 64
@@ -424,7 +439,8 @@ def test_the_rest_is_estimated_from_earlier_runs_of_the_same_kind(tmp_path, monk
     earlier("e", lab=["damaged"])
     earlier("f", seconds=None)
     watch = Watch()
-    watch.started, watch.cell, watch.notebook = 1000.0, 3, nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("") for _ in range(8)])
+    watch.started, watch.cell = 1000.0, 3
+    watch.notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("") for _ in range(8)])
     monkeypatch.setattr(jobs.time, "perf_counter", lambda: 1010.0)
 
     def line(**parameters):

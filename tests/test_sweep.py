@@ -61,7 +61,8 @@ def test_quick_is_below_the_file_and_the_file_below_p(notebooks):
 
 
 def test_names_choose_from_the_file_and_a_run_without_lab_is_for_all(notebooks):
-    path = file(notebooks, "- {lab: 01_one, seed: [0, 1]}\n- {lab: 02_two, epochs: 1}\n- {rate: 9}\n- {lab: [01_one, 02_two], epochs: 8}")
+    path = file(notebooks, "- {lab: 01_one, seed: [0, 1]}\n- {lab: 02_two, epochs: 1}\n- {rate: 9}\n"
+                           "- {lab: [01_one, 02_two], epochs: 8}")
     assert names([], [], path) == ["01_one,seed=0", "01_one,seed=1", "01_one,rate=9.0", "01_one,epochs=8",
                                    "02_two,epochs=1", "02_two,rate=9.0", "02_two,epochs=8"]
     assert names(["02_two"], [], path) == ["02_two,epochs=1", "02_two,rate=9.0", "02_two,epochs=8"]
@@ -103,7 +104,8 @@ def test_a_damaged_lab_is_planned_and_will_fail(notebooks):
     ("- {lab: 01_one, out_dir: x}", ["out_dir", "--out"]),
     ("- {1: 2}", ["run 1", "1"]),
     ("[]", ["list of runs", "lab:"]), ("", ["list of runs"]), ("just text", ["list of runs"]), ("- 3", ["list of runs"]),
-    ("a: [1", ["cannot be read as YAML"]), ("a: b: c", ["cannot be read as YAML"]), ("!!python/object:os.system {}", ["YAML"]),
+    ("a: [1", ["cannot be read as YAML"]), ("a: b: c", ["cannot be read as YAML"]),
+    ("!!python/object:os.system {}", ["cannot be read as YAML"]),
 ])
 def test_a_mistake_in_the_file_is_named_in_one_line(notebooks, tmp_path, capsys, text, parts):
     path = file(notebooks, text)

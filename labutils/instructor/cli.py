@@ -9,7 +9,7 @@ from ..paths import make_dir
 from . import labs
 from .labs import UsageError
 
-RUN_HELP = """Execute labs. LAB names, -f and -p combine: the names choose among the runs of the file, a run of the file
+RUN_HELP = """Execute labs. LAB, -f and -p combine: the names choose among the runs of the file, a run of the file
 without a lab is for every lab, and -p comes in the place of what the file or --quick say, for every run. A run that has
 gone well with the same code and parameters is not repeated, so that an interrupted sweep goes on where it stood."""
 
@@ -33,6 +33,26 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="labs", description="Run the labs of the course.")
     commands = parser.add_subparsers(dest="name", required=True)
 
+    add_run(commands)
+
+    listing = commands.add_parser("list", help="the labs, or the parameters of one")
+    listing.add_argument("lab", nargs="?", metavar="LAB")
+    listing.set_defaults(command=list_command)
+
+    refresh = commands.add_parser("refresh", help="re-execute committed notebooks at the lesson's values, and ship their weights")
+    refresh.add_argument("labs", nargs="*", metavar="LAB",
+                         help="names of labs, or 'classifier', which judges samples; none: all labs")
+    refresh.set_defaults(command=refresh_command)
+
+    release = commands.add_parser("release", help="write a version for students and one with solutions")
+    release.add_argument("folder", type=Path, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
+    release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
+    release.set_defaults(command=release_command)
+    return parser
+
+
+def add_run(commands):
+    """Describe `labs run`."""
     run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each", description=RUN_HELP)
     run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: those of the file, or all of them")
     run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick.yml")
@@ -50,21 +70,6 @@ def build_parser():
                      help="longest time for one cell (default: four hours)")
     run.add_argument("--force", action="store_true", help="run also what has gone well with the same code and parameters")
     run.set_defaults(command=run_command)
-
-    listing = commands.add_parser("list", help="the labs, or the parameters of one")
-    listing.add_argument("lab", nargs="?", metavar="LAB")
-    listing.set_defaults(command=list_command)
-
-    refresh = commands.add_parser("refresh", help="re-execute committed notebooks at the lesson's values, and ship their weights")
-    refresh.add_argument("labs", nargs="*", metavar="LAB",
-                         help="names of labs, or 'classifier', which judges samples; none: all labs")
-    refresh.set_defaults(command=refresh_command)
-
-    release = commands.add_parser("release", help="write a version for students and one with solutions")
-    release.add_argument("folder", type=Path, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
-    release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
-    release.set_defaults(command=release_command)
-    return parser
 
 
 def positive(text):

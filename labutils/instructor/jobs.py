@@ -19,7 +19,7 @@ def run_jobs(jobs, n_workers=1, force=False):
     """Run jobs, `n_workers` at a time, and return their outcomes in the order of the jobs.
 
     A run that went well earlier, with the same code and parameters, is kept unless `force`. Ctrl-C and
-    SIGTERM kill the kernels: the runs in progress end as "interrupted", with what was executed so far.
+    SIGTERM kill the kernels: runs in progress end as "interrupted", with what was executed so far.
     """
     if n_workers > 1:
         # each kernel gets its share of the cores: more threads than cores would slow all of them down
@@ -40,11 +40,13 @@ def run_or_keep(job, watch, force):
 
 @contextmanager
 def stopping(watches):
-    """Let Ctrl-C and SIGTERM end the runs that are watched, instead of this process."""
+    """Let Ctrl-C, SIGTERM and a closed terminal end the runs that are watched, instead of this process."""
     def stop(*_):
         for watch in watches:       # takes no lock: a second signal may come in the middle of this
             watch.stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]    # not on Windows
+    before = {number: signal.signal(number, stop) for number in numbers
+              if signal.getsignal(number) != signal.SIG_IGN}        # nohup, or in the background
     try:
         yield
     except BaseException:   # a closed pipe under our lines, for example: nobody follows the runs any more
@@ -56,7 +58,7 @@ def stopping(watches):
 
 
 def follow(futures, jobs, watches):
-    """Print a line for each run that has ended; on a terminal also one for each that goes on, redrawn every second."""
+    """Print a line for each run that has ended; on a terminal also one for each in progress, redrawn every second."""
     numbers, terminal, lines = dict(zip(futures, range(len(jobs)))), sys.stderr.isatty(), {}
     seconds = earlier_seconds(jobs) if terminal else {}
     while numbers:
@@ -66,6 +68,7 @@ def follow(futures, jobs, watches):
             number = numbers.pop(future)
             if number in lines:
                 lines.pop(number).close()
+                sys.stderr.write("\r")      # tqdm leaves the cursor where the line has ended
             report_line(future.result())
             if terminal and future.result().status == "ok":
                 seconds[likeness(jobs[number].lab, jobs[number].parameters)].append(future.result().seconds)
@@ -79,7 +82,8 @@ def follow(futures, jobs, watches):
 def progress(job, watch, seconds):
     """Say in one line how far a run is, and how long it will still take if earlier ones tell."""
     elapsed, notebook = time.perf_counter() - watch.started, watch.notebook
-    text = f"{job.folder.name}: cell {watch.cell} of {len(notebook.cells) if notebook else '?'}, {tqdm.format_interval(elapsed)}"
+    n_cells = len(notebook.cells) if notebook else "?"
+    text = f"{job.folder.name}: cell {watch.cell} of {n_cells}, {tqdm.format_interval(elapsed)}"
     known = seconds[likeness(job.lab, job.parameters)]
     if known and median(known) > elapsed:
         text += f", about {tqdm.format_interval(median(known) - elapsed)} left"
@@ -88,7 +92,8 @@ def progress(job, watch, seconds):
 
 def likeness(lab, parameters):
     """Return what runs that take about the same time have in common: all but the seed."""
-    return lab, json.dumps({name: value for name, value in parameters.items() if name != "seed"}, sort_keys=True, default=str)
+    others = {name: value for name, value in parameters.items() if name != "seed"}
+    return lab, json.dumps(others, sort_keys=True, default=str)
 
 
 def earlier_seconds(jobs):

@@ -97,7 +97,8 @@ def parse_parameters(name, given):
     for parameter, text in given:
         type_name, parts = declared_type(name, parameter, "-p"), text.split(",")
         if len(parts) > 1 and "" in parts:
-            raise UsageError(f"-p {parameter} {text}: there is nothing beside a comma; a value that holds one goes in a file (-f)")
+            raise UsageError(f"-p {parameter} {text}: there is nothing beside a comma; "
+                             "a value that holds a comma goes in a file (-f)")
         values[parameter] = list(dict.fromkeys(parse_value(parameter, part, type_name, "-p") for part in parts))
     return values
 

@@ -33,7 +33,7 @@ EXPORTING = threading.Lock()    # the exporter keeps state while it works
 
 
 class Job(NamedTuple):
-    """One lab to run: its parameters, the folder that takes what it writes, seconds for a cell, what the sweep varies."""
+    """One lab to run: its parameters, the folder for what it writes, seconds for a cell, what the sweep varies."""
     lab: str
     parameters: dict
     folder: Path
@@ -76,6 +76,10 @@ class Watch:
             self.cpu_seconds = sum(self.kernel.cpu_times()[:4])     # user and system, its own and its ended children's
             self.peak_memory = max(self.peak_memory, peak_memory(self.kernel))
 
+    def place(self):
+        """Say where the run was stopped."""
+        return f"stopped in cell {self.cell} of {len(self.notebook.cells)}" if self.cell else "stopped before its first cell"
+
     def stop(self):
         """Kill the kernel, now or as soon as it is there, with all processes that it has started."""
         self.stopped = True
@@ -102,16 +106,18 @@ class WatchedClient(PapermillNotebookClient):
         self.watch = watch
 
     def start_new_kernel(self, **options):
+        """Start the kernel and show it."""
         super().start_new_kernel(**options)
         self.watch.attach(self.km.provisioner.pid)
 
     @contextmanager
     def setup_kernel(self, **options):
+        """Have a kernel as long as the block lasts, and measure it at the end."""
         with super().setup_kernel(**options):
             try:
                 yield
             finally:
-                self.watch.measure()        # the last moment of the kernel
+                self.watch.measure()
 
 
 class WatchedEngine(NBClientEngine):
@@ -119,6 +125,7 @@ class WatchedEngine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, manager, kernel_name, *, watch, folder, start_timeout, execution_timeout, **_):
+        """Execute the notebook of papermill's `manager`; time-outs in seconds."""
         watch.notebook = manager.nb
         quiet = logging.getLogger("labs.quiet")     # what it would print stands in the error that we report
         quiet.setLevel(logging.CRITICAL)
@@ -136,21 +143,18 @@ def run_job(job, watch=None):
     (parameters, circumstances, status), and, if all went well, `results.json` (what `show_results` got).
     While the run goes on, and for ever if this process is killed, `run.json` says "interrupted".
     """
-    watch, results, record = watch or Watch(), {}, new_record(job)
+    watch, record = watch or Watch(), new_record(job)
     watch.started = time.perf_counter()
-    error = attempt(begin, job, record) or attempt(execute, job, watch)
-    if not error and not (results := find_results(watch.notebook)):
-        error = "the notebook ran, but show_results was not called in it"
-    status = "interrupted" if error and watch.stopped else "failed" if error else "ok"
-    if status == "interrupted":
-        error = f"stopped in cell {watch.cell} of {len(watch.notebook.cells)}" if watch.cell else "stopped before its first cell"
+    error = attempt(begin, job, record) or attempt(execute, job, watch) or without_results(watch.notebook)
+    results = {} if error else find_results(watch.notebook)
     seconds = time.perf_counter() - watch.started
-    if fault := attempt(keep, job, watch.notebook, results):
-        status, error = ("failed", fault) if status == "ok" else (status, error)
+    fault = attempt(keep, job, watch.notebook, results)
+    status = "interrupted" if error and watch.stopped else "failed" if error or fault else "ok"
+    error = watch.place() if status == "interrupted" else error or fault
     record |= {"status": status, "error": error, "seconds": round(seconds, 3), "cpu_seconds": round(watch.cpu_seconds, 3),
                "peak_memory": watch.peak_memory, "device": results.get("device")}
-    if fault := attempt(write_text, job.folder / "run.json", as_json(record)):
-        status, error = ("failed", fault) if status == "ok" else (status, error)
+    if (fault := attempt(write_text, job.folder / "run.json", as_json(record))) and not error:
+        status, error = "failed", fault
     watch.notebook = None       # a sweep has many
     return Outcome(job.lab, status, seconds, {} if error else results, error, job.folder.name)
 
@@ -176,9 +180,10 @@ def describe(fault):
 
 def new_record(job):
     """Return what `run.json` says of a run that has not come to its end."""
-    return {"lab": job.lab, "status": "interrupted", "error": "the run did not come to its end", "parameters": job.parameters,
-            "varied": list(job.varied), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "seconds": None,
-            "cpu_seconds": None, "peak_memory": None, "device": None, **circumstances(), "fingerprint": None}
+    return {"lab": job.lab, "status": "interrupted", "error": "the run did not come to its end",
+            "parameters": job.parameters, "varied": list(job.varied),
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "seconds": None, "cpu_seconds": None,
+            "peak_memory": None, "device": None, **circumstances(), "fingerprint": None}
 
 
 @cache
@@ -284,6 +289,11 @@ def find_results(notebook):
             if "application/json" in output.get("data", {}):
                 return output.data["application/json"]
     return {}
+
+
+def without_results(notebook):
+    """Return "", or one line if no figures are in a notebook that has run."""
+    return "" if find_results(notebook) else "the notebook ran, but show_results was not called in it"
 
 
 def table(outcomes):
