@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import sys
 import tempfile
@@ -47,6 +48,7 @@ def run_on_cluster(jobs, address, force=False):
 
 def connect(address):
     """Return a client of the scheduler at `address`; raises `UsageError`."""
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)      # it prints what we report
     try:
         found = json.loads(Path(address).read_text())["address"] if address.endswith(".json") else address
         asyncio.run(asyncio.wait_for(greet(found), CONNECT_TIMEOUT))
