@@ -98,8 +98,8 @@ def quick_settings(name):
 def parse_parameters(name, given):
     """Return the `(parameter, text)` pairs as {parameter: values}, by the types that the lab declares.
 
-    A comma separates values; each is taken once. Raises `UsageError` for a parameter that the lab does
-    not have, or text of another type.
+    A comma separates values. Raises `UsageError` for a parameter that the lab does not have, or text of
+    another type.
     """
     values = {}
     for parameter, text in given:
@@ -107,7 +107,7 @@ def parse_parameters(name, given):
         if len(parts) > 1 and "" in parts:
             raise UsageError(f"-p {parameter} {text}: there is nothing beside a comma; "
                              "a value that holds a comma goes in a file (-f)")
-        values[parameter] = list(dict.fromkeys(parse_value(parameter, part, type_name, "-p") for part in parts))
+        values[parameter] = [parse_value(parameter, part, type_name, "-p") for part in parts]
     return values
 
 
