@@ -1,6 +1,7 @@
 """What the tests share: the definitions of a notebook, and where the real MNIST lies."""
 
 import ast
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,11 @@ from labutils.paths import PROJECT_ROOT
 
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
 BIN = Path(sys.executable).parent
+
+# a shell that starts the tests in the background leaves Ctrl-C and a closed terminal ignored, by children too
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 needs_mnist = pytest.mark.skipif(find_idx("mnist") is None,
                                  reason="the real MNIST is not here: set LABS_DATA_DIR")
