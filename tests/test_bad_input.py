@@ -102,6 +102,7 @@ USAGE = [
     (["run", "01_good", "-p", "pretrained", "1"], ["pretrained 1", "bool"]),
     (["run", "01_good", "-p", "out_dir", "x"], ["out_dir", "--out"]),
     (["run", "01_good", "--device", "gpu"], ["'gpu'", "cpu"]),
+    (["run", "01_good", "--device", ""], ["device=''", "cpu"]),
     (["run", "01_good", "--device", "cuda"], ["'cuda'", "cpu"]),
     (["run", "01_good", "--device", "cuda:x"], ["'cuda:x'", "cpu"]),
     (["run", "--jobs", "0"], ["--jobs", "'0'", "at least 1"]),

@@ -103,7 +103,7 @@ def positive(text):
 def run_command(options):
     """`labs run`: check all that was asked for, then run."""
     from .sweep import plan
-    given = options.parameters + ([["device", options.device]] if options.device else [])
+    given = options.parameters + ([["device", options.device]] if options.device is not None else [])
     runs = plan(list(dict.fromkeys(options.labs)), given, options.file, options.quick)
     if options.scheduler is None:   # a worker may have what this machine has not
         check_device(options.device)
@@ -156,7 +156,7 @@ def make_out(folder):
 
 def check_device(device):
     """Refuse a device that is not there before any kernel starts; raises `UsageError`."""
-    if device:
+    if device is not None:
         from ..training import get_device
         try:
             get_device(device)
