@@ -360,7 +360,7 @@ def test_the_fingerprint_holds_what_decides_the_figures(notebooks, tmp_path, mon
 def test_a_sweep_gives_each_run_its_folder_and_record(notebooks, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main(["run", "01_good", "-p", "value", "2,20", "-p", "seed", "3", "--jobs", "2", "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["01_good,value=2", "01_good,value=20"]
+    assert sorted(path.name for path in out.iterdir()) == ["01_good,value=2", "01_good,value=20", "index.html", "results.csv"]
     assert read(out / "01_good,value=20/results.json")["loss"] == 20
     record = read(out / "01_good,value=2/run.json")
     assert record["parameters"] == {"value": 2, "seed": 3} and record["varied"] == ["value"] and record["lab"] == "01_good"
@@ -371,8 +371,8 @@ def test_the_record_says_what_the_kernel_took_and_what_it_ran_on(notebooks, tmp_
     assert cli.main(["run", "08_large", "--out", str(tmp_path)]) == 0
     record = read(tmp_path / "08_large/run.json")
     assert list(record) == ["lab", "status", "error", "parameters", "varied", "started", "seconds", "cpu_seconds",
-                            "peak_memory", "device", "python", "versions", "revision", "modified", "fingerprint"]
-    assert datetime.fromisoformat(record["started"]).utcoffset().total_seconds() == 0
+                            "peak_memory", "device", "python", "versions", "revision", "modified", "fingerprint", "resumed"]
+    assert record["resumed"] is False and datetime.fromisoformat(record["started"]).utcoffset().total_seconds() == 0
     assert 200 << 20 < record["peak_memory"] < 2 << 30, "of the kernel, also of what it has given back"
     assert 0.05 < record["cpu_seconds"] and record["device"] == "cpu" and len(record["fingerprint"]) == 64
     assert {"torch", "labutils"} < set(record["versions"]) and record["error"] == ""
