@@ -36,6 +36,14 @@ def cell_source(lab, cell_id):
     return source
 
 
+def write_lab(folder, name, parameters, sources, heading=False):
+    """Write a small lab: the cell of its parameters, then a code cell for each source; above them its heading, if asked for."""
+    cells = [nbformat.v4.new_markdown_cell(f"# Lab {name}")] if heading else []
+    cells += [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, sources)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
+
+
 def definitions(lab):
     """Execute what a lab's notebook defines (imports, parameters, constants, functions, classes).
 

@@ -8,10 +8,10 @@ import struct
 import sys
 import zlib
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import write_lab
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -30,21 +30,14 @@ PARAMETERS = ("epochs: int = 2  # passes\nrate: float = 0.1  # learning rate\npr
 
 # --------------------------------------------------------------------------------- the command line
 
-def write_lab(folder, name, source="1"):
-    cells = [nbformat.v4.new_markdown_cell(f"# Lab {name}"), nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell(source)]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
-
-
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course of one good lab and some files that are no labs: the folder above its notebooks."""
     folder = tmp_path_factory.mktemp("course")
     notebooks = folder / "notebooks"
     notebooks.mkdir()
-    write_lab(notebooks, "01_good")
-    write_lab(notebooks, "02_unclosed", "### BEGIN SOLUTION\n1")
+    write_lab(notebooks, "01_good", PARAMETERS, ["1"], heading=True)
+    write_lab(notebooks, "02_unclosed", PARAMETERS, ["### BEGIN SOLUTION\n1"], heading=True)
     (notebooks / "03_text.ipynb").write_text("<<<<<<< HEAD")
     (notebooks / "04_list.ipynb").write_text("[]")
     (notebooks / "05_empty.ipynb").write_text("")

@@ -14,6 +14,7 @@ from threading import Thread
 import nbformat
 import psutil
 import pytest
+from conftest import write_lab
 
 from labutils.instructor import cli, labs
 from labutils.paths import PROJECT_ROOT
@@ -36,13 +37,6 @@ CELLS = {
                   "(out / 'deep/big.safetensors').write_bytes(bytes(30_000_000))\n"
                   "for name in ('train.state', '.half-x.png', 'a, b=ü.txt'):\n    (out / name).write_text(name)", RESULT],
 }
-
-
-def write_lab(folder, name, cells):
-    cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-             *map(nbformat.v4.new_code_cell, cells)]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
 
 
 def until(condition):
@@ -111,7 +105,7 @@ def theirs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "theirs").mkdir()
     for name, cells in CELLS.items():
-        write_lab(folder / "theirs", name, cells)
+        write_lab(folder / "theirs", name, PARAMETERS, cells)
     return folder
 
 
@@ -235,7 +229,7 @@ def test_ctrl_c_cancels_what_is_queued_or_in_progress(dask, out, capsys):
 
 def test_a_worker_with_other_code_is_refused(dask, out, capsys, monkeypatch):
     dask.has(1)
-    write_lab(labs.NOTEBOOKS, "01_good", ["1 + 1", RESULT])
+    write_lab(labs.NOTEBOOKS, "01_good", PARAMETERS, ["1 + 1", RESULT])
     assert run(dask.file, out, "01_good") == 2
     message = capsys.readouterr().err
     assert "worker tcp://127.0.0.1" in message and "another version of 01_good" in message and message.count("\n") == 1

@@ -4,6 +4,7 @@ import json
 
 import nbformat
 import pytest
+from conftest import write_lab
 
 from labutils.instructor import cli, labs
 from labutils.instructor.refresh import normalise
@@ -21,21 +22,13 @@ CELLS = {
 }
 
 
-def write_lab(folder, name):
-    cells = [nbformat.v4.new_markdown_cell(f"# Lab {name}"),
-             nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-             *map(nbformat.v4.new_code_cell, CELLS[name])]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
-
-
 @pytest.fixture
 def notebooks(tmp_path, monkeypatch):
     """A folder with all the small labs, in the place of the course's."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     for name in CELLS:
-        write_lab(folder, name)
+        write_lab(folder, name, PARAMETERS, CELLS[name], heading=True)
     (folder / "quick.yml").write_text("epochs: 1\nother_lab: 3\n")
     monkeypatch.setattr(labs, "NOTEBOOKS", folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from conftest import write_lab
 
 from labutils.instructor import cli, jobs, labs, run
 from labutils.instructor.run import Job, Outcome, Watch, earlier_outcome
@@ -46,13 +47,9 @@ PROGRAM = ("import signal, sys; from pathlib import Path; from labutils.instruct
            "labs.NOTEBOOKS = Path(sys.argv[1]); sys.exit(cli.main(sys.argv[2:]))")
 
 
-def write_lab(folder, name, cells):
+def write(folder, name, cells):
     """Write a lab; its cells may name the pipe by which a kernel tells that it has begun."""
-    sources = [cell.format(pipe=str(folder / "pipe")) if cell is BEGUN else cell for cell in cells]
-    code = [nbformat.v4.new_code_cell(source) for source in [PARAMETERS, *sources]]
-    code[0].metadata["tags"] = ["parameters"]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=kernel), folder / f"{name}.ipynb")
+    write_lab(folder, name, PARAMETERS, [cell.format(pipe=str(folder / "pipe")) if cell is BEGUN else cell for cell in cells])
 
 
 @pytest.fixture
@@ -61,7 +58,7 @@ def notebooks(tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     for name, cells in CELLS.items():
-        write_lab(folder, name, cells)
+        write(folder, name, cells)
     monkeypatch.setattr(labs, "NOTEBOOKS", folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return folder
@@ -171,7 +168,7 @@ def test_a_runner_that_is_killed_leaves_interrupted_and_no_kernel(begun, started
     assert all_gone([kernel])
     child.kill()        # Jupyter's kernels see that they are alone, and end; nobody is left to end what they started
     assert status(out, "04_good") == "ok" and status(out, "02_waits") == "interrupted"
-    write_lab(notebooks, "02_waits", [RESULT])
+    write(notebooks, "02_waits", [RESULT])
     assert cli.main(["run", "04_good", "02_waits", "--out", str(out)]) == 0, "the sweep goes on where it stood"
     assert (out / "04_good/times.txt").read_text() == "." and status(out, "02_waits") == "ok" and hidden(out) == []
 
@@ -404,7 +401,7 @@ def test_the_revision_is_the_projects_own(tmp_path, monkeypatch):
 
 
 def test_jobs_share_the_cores(notebooks, tmp_path, monkeypatch):
-    write_lab(notebooks, "01_good", [RESULT.replace("value", "int(__import__('os').environ.get('OMP_NUM_THREADS', 0))", 1)])
+    write(notebooks, "01_good", [RESULT.replace("value", "int(__import__('os').environ.get('OMP_NUM_THREADS', 0))", 1)])
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS")
     for n_jobs, expected in ((1, 0), (2, 4)):
@@ -415,7 +412,7 @@ def test_jobs_share_the_cores(notebooks, tmp_path, monkeypatch):
 def test_kernels_stand_in_the_folder_of_the_notebooks_whatever_runs_beside(notebooks, tmp_path):
     here = os.getcwd()
     for name in ("01_good", "04_good"):
-        write_lab(notebooks, name, ["import os\nopen(out_dir + '/here.txt', 'w').write(os.getcwd())", RESULT])
+        write(notebooks, name, ["import os\nopen(out_dir + '/here.txt', 'w').write(os.getcwd())", RESULT])
     assert cli.main(["run", "01_good", "04_good", "--jobs", "2", "--out", str(tmp_path / "out")]) == 0
     assert {(tmp_path / "out" / name / "here.txt").read_text() for name in ("01_good", "04_good")} == {str(notebooks)}
     assert os.getcwd() == here

@@ -1,7 +1,7 @@
 """The runs that a command line or a file asks for; nothing is executed."""
 
-import nbformat
 import pytest
+from conftest import write_lab
 
 from labutils.instructor import cli, labs
 from labutils.instructor.sweep import plan
@@ -14,9 +14,7 @@ PARAMETERS = ('dataset: str = "digits"  # which data set\nepochs: int = 2  # pas
 def notebooks(tmp_path, monkeypatch):
     """Two labs with the same parameters, but that the second has no seed."""
     for name, parameters in (("01_one", PARAMETERS), ("02_two", PARAMETERS.replace("seed: int = 0  # of all\n", ""))):
-        cell = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / f"{name}.ipynb")
+        write_lab(tmp_path, name, parameters, [])
     (tmp_path / "quick.yml").write_text("epochs: 1\n")
     monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path)
     return tmp_path
