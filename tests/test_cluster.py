@@ -227,6 +227,12 @@ def test_ctrl_c_cancels_what_is_queued_or_in_progress(dask, out, capsys):
     assert not (out / "03_waits").exists()
 
 
+def test_a_folder_in_which_a_run_is_at_work_is_refused(dask, out, capsys):
+    with cli.reserved(cli.make_out(out)):
+        assert run(dask.file, out, "01_good") == 2
+    assert f"another 'labs run' is at work in {out};" in capsys.readouterr().err and names(out) == []
+
+
 def test_a_worker_with_other_code_is_refused(dask, out, capsys, monkeypatch):
     dask.has(1)
     write_lab(labs.NOTEBOOKS, "01_good", PARAMETERS, ["1 + 1", RESULT])

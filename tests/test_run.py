@@ -193,6 +193,30 @@ def test_an_error_while_following_ends_the_runs(begun, started, tmp_path):
     assert process.wait(timeout=PATIENCE) == 1 and status(tmp_path / "out", "02_waits") == "interrupted"
 
 
+# ------------------------------------------------------------------------------------------ two at once
+
+def test_two_runs_never_share_a_folder_and_a_killed_one_leaves_it_free(begun, started, notebooks, tmp_path, capsys):
+    out = tmp_path / "out"
+    first = started("run", "02_waits", "--out", out)
+    begun(1)
+    assert cli.main(["run", "01_good", "--out", str(out / ".." / "out")]) == 2
+    message = capsys.readouterr().err
+    assert f"another 'labs run' is at work in {out};" in message and "--out" in message and message.count("\n") == 1
+    assert not (out / "01_good").exists() and cli.main(["report", str(out)]) == 0
+    assert cli.main(["run", "01_good", "--out", str(tmp_path / "other")]) == 0
+    first.kill()
+    first.wait(timeout=PATIENCE)
+    assert cli.main(["run", "01_good", "--out", str(out)]) == 0
+    assert hidden(out) == [] == hidden(tmp_path / "other")
+
+
+def test_a_folder_in_which_nothing_can_be_written_is_refused(notebooks, tmp_path, capsys):
+    (tmp_path / "out/.run.lock").mkdir(parents=True)
+    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert f"--out {tmp_path / 'out'}: nothing can be written there" in message and message.count("\n") == 1
+
+
 # ---------------------------------------------------------------------------------------------- failed
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

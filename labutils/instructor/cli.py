@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..paths import make_dir
@@ -110,7 +111,12 @@ def run_command(options):
     if options.check:
         check_unchanged(runs, options.quick)
     out = make_out(options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full"))
+    with reserved(out):
+        return execute_runs(runs, out, options)
 
+
+def execute_runs(runs, out, options):
+    """Run what was asked for, print how it went, and return the exit code; raises `KeyboardInterrupt` if it was stopped."""
     from .jobs import run_jobs      # late: papermill's engine takes a second to import
     from .run import Job, table
     jobs = [Job(run.lab, run.parameters, out / run.name, options.timeout, run.varied) for run in runs]
@@ -152,6 +158,26 @@ def make_out(folder):
         return make_dir(folder.expanduser().resolve())
     except OSError as error:
         raise UsageError(f"--out {folder}: {error}") from None
+
+
+@contextmanager
+def reserved(folder):
+    """Keep other runs out of a folder while the block lasts; raises `UsageError` if one is at work there."""
+    from filelock import FileLock, Timeout
+    lock = FileLock(folder / ".run.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UsageError(f"another 'labs run' is at work in {folder}; wait until it has ended, "
+                         "or name another folder with --out") from None
+    except OSError as error:
+        raise UsageError(f"--out {folder}: nothing can be written there ({error.strerror}); name another folder") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):     # while it is held: nobody else has it. Windows lets no open file go
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def check_device(device):
