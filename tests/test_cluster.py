@@ -192,9 +192,11 @@ def test_a_sweep_is_complete_although_a_worker_is_killed(dask, out, capsys):
 
 def test_a_failing_lab_fails_once_and_comes_back_as_far_as_it_came(dask, out):
     (out / "02_raises").mkdir(parents=True)
-    (out / "02_raises/results.json").write_text("{}")      # of an earlier run
+    for name, text in {"results.json": "{}", "old.png": "", "run.json": '{"files": ["old.png"]}'}.items():     # of an earlier run
+        (out / "02_raises" / name).write_text(text)
     assert run(dask.file, out, "02_raises") == 1
     assert names(out / "02_raises") == ["02_raises.html", "02_raises.ipynb", "run.json"]
+    assert read(out / "02_raises/run.json")["files"] == ["02_raises.html", "02_raises.ipynb"]
     assert "the reason" in read(out / "02_raises/run.json")["error"] and len(begun(out)) == 1
     cells = nbformat.read(out / "02_raises/02_raises.ipynb", as_version=4).cells
     assert any(output.output_type == "error" for cell in cells for output in cell.get("outputs", []))

@@ -314,7 +314,8 @@ def test_what_has_gone_well_is_not_repeated_but_by_force(notebooks, tmp_path, ca
     assert "04_good: ok" in printed.err and "kept from an earlier run" in printed.err
     assert "ok (kept)" in printed.out and "loss 1" in printed.out
     assert (tmp_path / "04_good/times.txt").read_text() == "."
-    assert cli.main([*arguments, "--force"]) == 0 and (tmp_path / "04_good/times.txt").read_text() == ".."
+    assert cli.main([*arguments, "--force"]) == 0
+    assert (tmp_path / "04_good/times.txt").read_text() == ".", "what the run before has left is gone"
     assert read(tmp_path / "04_good/run.json")["started"] != before["started"]
 
 
@@ -392,7 +393,7 @@ def test_the_record_says_what_the_kernel_took_and_what_it_ran_on(notebooks, tmp_
     assert cli.main(["run", "08_large", "--out", str(tmp_path)]) == 0
     record = read(tmp_path / "08_large/run.json")
     assert list(record) == ["lab", "status", "error", "parameters", "varied", "started", "seconds", "cpu_seconds",
-                            "peak_memory", "device", "python", "versions", "revision", "modified", "fingerprint", "resumed"]
+                            "peak_memory", "device", "python", "versions", "revision", "modified", "files", "fingerprint", "resumed"]
     assert record["resumed"] is False and datetime.fromisoformat(record["started"]).utcoffset().total_seconds() == 0
     assert 200 << 20 < record["peak_memory"] < 2 << 30, "of the kernel, also of what it has given back"
     assert 0.05 < record["cpu_seconds"] and record["device"] == "cpu" and len(record["fingerprint"]) == 64
@@ -500,7 +501,60 @@ def test_other_parameters_other_code_and_force_start_a_training_anew(notebooks, 
     job = Job("09_trains", {"value": 2}, tmp_path / "out", 60)
     assert run.run_job(job).status == "failed"
     other = job._replace(parameters={"value": 3})
-    assert run.run_job(other).results["loss"] is False      # its cell finds the file, but is not told to use it
+    assert run.run_job(other).status == "failed"            # the state is gone: killed once more
+    [outcome] = jobs.run_jobs([other], force=True)
+    assert outcome.status == "failed" and read(job.folder / "run.json")["resumed"] is False
+    assert run.run_job(other).results["loss"] is True
+
+
+# ----------------------------------------------------------------------------------- files of earlier runs
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_an_earlier_run_has_left_goes_and_what_was_put_there_stays(notebooks, tmp_path):
+    write(notebooks, "01_good", ["import pathlib\nfor name in (f'{value}.png', f'deep/{value}.png', 'mine.txt'):\n"
+                                 "    path = pathlib.Path(out_dir, name)\n    path.parent.mkdir(exist_ok=True)\n"
+                                 "    path.write_text(name)", "if value == 2: raise ValueError('late')", RESULT])
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("by hand")
+    (folder / "mine.txt").write_text("by hand, and written over")
+
+    def after(value):
+        run.run_job(Job("01_good", {"value": value}, folder, 60))
+        return read(folder / "run.json")["files"], files(folder)
+    made = ["01_good.html", "01_good.ipynb", "1.png", "deep/1.png", "mine.txt", "results.json"]
+    assert after(1) == (made, sorted([*made, "notes.txt", "run.json"]))
+    made = ["01_good.html", "01_good.ipynb", "2.png", "deep/2.png", "mine.txt"]
+    assert after(2) == (made, sorted([*made, "notes.txt", "run.json"])), "also a run that failed has its list"
+    (notebooks / "01_good.ipynb").write_text("{")
+    assert after(2) == (made, sorted([*made, "notes.txt", "run.json"])), "it could not begin, and says what lies there"
+
+
+def test_a_resumed_run_keeps_the_files_of_the_one_that_was_stopped(notebooks, tmp_path):
+    write(notebooks, "09_trains", ["import pathlib\npathlib.Path(out_dir, f'{resume}.png').write_text('')", *CELLS["09_trains"]])
+    job = Job("09_trains", {}, tmp_path / "out", 60)
     assert run.run_job(job).status == "failed"
-    [outcome] = jobs.run_jobs([job], force=True)            # the state is gone: killed once more
-    assert outcome.status == "failed"
+    assert read(job.folder / "run.json")["files"] == ["09_trains.html", "09_trains.ipynb", "False.png"], "a state is no result"
+    assert run.run_job(job).status == "ok"
+    assert read(job.folder / "run.json")["files"] == ["09_trains.html", "09_trains.ipynb", "False.png", "True.png",
+                                                      "results.json"]
+
+
+@pytest.mark.parametrize("named", [["../x", "{outside}/x", "link.png", "links/x", "deep", ".", "", 7, None, ["x"], {}, ".hidden",
+                                    "deep/../../x", "run.json"], {"x": 1}, "../x", None, 7])
+def test_a_list_that_somebody_has_edited_leads_nowhere_else(notebooks, tmp_path, named):
+    folder, outside = tmp_path / "out/01_good", tmp_path / "outside"
+    for path in (outside / "x", tmp_path / "out/x", folder / "deep/kept", folder / ".hidden", folder / "gone"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    (folder / "links").symlink_to(outside)
+    (folder / "link.png").symlink_to(outside / "x")
+    named = [f"{outside}/x" if name == "{outside}/x" else name for name in named] + ["gone"] if isinstance(named, list) else named
+    (folder / "run.json").write_text(json.dumps({"files": named}))
+    before = sorted(tmp_path.rglob("*"))
+    assert run.run_job(Job("01_good", {}, folder, 60)).status == "ok"
+    assert set(before) - set(tmp_path.rglob("*")) == ({folder / "gone"} if isinstance(named, list) else set())
+    assert (folder / "links/x").exists()

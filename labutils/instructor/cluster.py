@@ -14,7 +14,8 @@ from tornado.ioloop import PeriodicCallback
 from ..paths import replacing
 from .jobs import report_line
 from .labs import UsageError
-from .run import Outcome, Watch, as_json, describe, earlier_outcome, fingerprint, new_record, run_job
+from .run import (Outcome, Watch, as_json, describe, earlier_outcome, earlier_record, files_in, fingerprint, new_record,
+                  remove_files, run_job)
 
 try:
     from distributed import Client, KilledWorker, Security, as_completed, get_worker, rpc
@@ -124,8 +125,8 @@ def run_here(job, expected):
         folder = Path(scratch) / job.folder
         with cancellable() as watch:
             outcome = run_job(job._replace(folder=folder), watch)
-        return outcome, {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
-                         if path.is_file() and wanted(path.relative_to(folder))}
+        return outcome, {name: (folder / name).read_bytes() for name in [*files_in(folder), "run.json"]
+                         if (folder / name).exists()}
 
 
 @contextmanager
@@ -143,11 +144,6 @@ def cancellable():
         yield watch
     finally:
         worker.loop.add_callback(looking.stop)
-
-
-def wanted(path):
-    """Tell whether a file goes back: not what only resumes a training, nor what is hidden or half-written."""
-    return path.suffix != ".state" and not any(part.startswith(".") for part in path.parts)
 
 
 def receive(job, outcome, files):
@@ -171,6 +167,7 @@ def lost(job, error):
 
 def place(folder, files):
     """Write files {relative path: bytes} into `folder`, each whole or not at all, `run.json` as the last."""
+    remove_files(folder, earlier_record(folder)["files"])
     for name in ("run.json", "results.json"):      # of an earlier run: no longer true
         (folder / name).unlink(missing_ok=True)
     for name in sorted(files, key=lambda name: name == "run.json"):

@@ -59,6 +59,7 @@ class Watch:
     def __init__(self):
         self.notebook, self.kernel, self.started, self.stopped = None, None, None, False
         self.cell, self.cpu_seconds, self.peak_memory = 0, 0.0, 0
+        self.found = {}     # the files that were in the folder before, as `files_in` has them
 
     def attach(self, pid):
         """Take note of the kernel's process."""
@@ -141,16 +142,18 @@ def run_job(job, watch=None):
     """Run one lab and return its `Outcome`; never raises for a fault of the lab or of the disk.
 
     In `job.folder` lie afterwards the executed notebook (as far as it came), its HTML, `run.json`
-    (parameters, circumstances, status), and, if all went well, `results.json` (what `show_results` got).
-    The trainings of a run that was stopped, in the same folder, with the same code and parameters, are resumed.
+    (parameters, circumstances, status, the files it has left), and, if all went well, `results.json` (what
+    `show_results` got). The trainings of a run that was stopped, in the same folder, with the same code and
+    parameters, are resumed; else what the run before has left there by its record is removed.
     While the run goes on, and for ever if this process is killed, `run.json` says "interrupted".
     """
     watch, record = watch or Watch(), new_record(job)
     watch.started = time.perf_counter()
-    error = attempt(begin, job, record) or attempt(execute, job, watch, record) or without_results(watch.notebook)
+    error = attempt(begin, job, watch, record) or attempt(execute, job, watch, record) or without_results(watch.notebook)
     results = {} if error else find_results(watch.notebook)
     seconds = time.perf_counter() - watch.started
     fault = attempt(keep, job, watch.notebook, results)
+    attempt(note_files, job, watch, record)
     status = "interrupted" if error and watch.stopped else "failed" if error or fault else "ok"
     error = watch.place() if status == "interrupted" else error or fault
     record |= {"status": status, "error": error, "seconds": round(seconds, 3), "cpu_seconds": round(watch.cpu_seconds, 3),
@@ -185,7 +188,7 @@ def new_record(job):
     return {"lab": job.lab, "status": "interrupted", "error": "the run did not come to its end",
             "parameters": job.parameters, "varied": list(job.varied),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "seconds": None, "cpu_seconds": None,
-            "peak_memory": None, "device": None, **circumstances(), "fingerprint": None}
+            "peak_memory": None, "device": None, **circumstances(), "files": [], "fingerprint": None}
 
 
 @cache
@@ -219,18 +222,20 @@ def fingerprint(job):
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def earlier_record(job):
-    """Return what `run.json` says of an earlier run in the same folder, or {}."""
+def earlier_record(folder):
+    """Return what `run.json` says of an earlier run in a folder, or {}; its "files" are a list in any case."""
     try:
-        return dict(json.loads((job.folder / "run.json").read_text(encoding="utf-8")))
+        record = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):    # missing, or not written by us
-        return {}
+        record = {}
+    files = record.get("files")     # data: somebody may have edited them
+    return {**record, "files": files if isinstance(files, list) else []}
 
 
 def earlier_outcome(job):
     """Return the `Outcome` of an earlier run of the same code with the same parameters that went well, or None."""
     try:
-        run = earlier_record(job)
+        run = earlier_record(job.folder)
         if run["status"] == "ok" and run["fingerprint"] == fingerprint(job):
             results = dict(json.loads((job.folder / "results.json").read_text(encoding="utf-8")))
             return Outcome(job.lab, "ok", float(run["seconds"]), results, run=job.folder.name, kept=True)
@@ -239,15 +244,45 @@ def earlier_outcome(job):
     return None
 
 
-def begin(job, record):
-    """Make the folder; what an earlier run has said there is no longer true."""
+def wanted(path):
+    """Tell whether a file is the run's to keep: not what only resumes a training, nor what is hidden or half-written."""
+    return path.suffix != ".state" and not any(part.startswith(".") for part in path.parts)
+
+
+def files_in(folder):
+    """Return {relative path: time of its change} of the `wanted` files in a run's folder; `run.json` and links are left out."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*")}
+    return {name.as_posix(): path.stat().st_mtime_ns for name, path in paths.items()
+            if wanted(name) and name != Path("run.json") and path.is_file() and not path.is_symlink()}
+
+
+def note_files(job, watch, record):
+    """Let a record name the files that are the run's: those it had named, and all that were not there before as they are."""
+    record["files"] = sorted(name for name, changed in files_in(job.folder).items()
+                             if name in record["files"] or watch.found.get(name) != changed)
+
+
+def remove_files(folder, names):
+    """Remove those files in a run's folder that its record names: whatever names it holds, none leads out of the folder."""
+    for name in files_in(folder):
+        if name in names:
+            (folder / name).unlink()
+
+
+def begin(job, watch, record):
+    """Make the folder; what an earlier run has said there is no longer true, nor its files, unless it is resumed."""
     job.folder.mkdir(parents=True, exist_ok=True)
+    watch.found, stopped = files_in(job.folder), earlier_record(job.folder)
     (job.folder / "results.json").unlink(missing_ok=True)
-    stopped = earlier_record(job)
+    record["files"] = stopped["files"]
     write_text(job.folder / "run.json", as_json(record))
     record["fingerprint"] = fingerprint(job)
     record["resumed"] = (stopped.get("fingerprint") == record["fingerprint"] and stopped.get("status") != "ok"
                          and "resume" in effective_parameters(job.lab, {}) and any(job.folder.glob("*.state")))
+    if not record["resumed"]:
+        remove_files(job.folder, stopped["files"])
+        forget_trainings(job)
+        watch.found, record["files"] = files_in(job.folder), []
     write_text(job.folder / "run.json", as_json(record))
 
 
