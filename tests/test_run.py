@@ -108,6 +108,14 @@ def printed_by_cells(path):
             if output.output_type == "stream"]
 
 
+def until(condition):
+    """Wait for what another process does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
 def hidden(out):
     """Return what was not written to its end."""
     return [path for path in out.rglob("*") if path.name.startswith(".")]
@@ -171,6 +179,54 @@ def test_a_runner_that_is_killed_leaves_interrupted_and_no_kernel(begun, started
     write(notebooks, "02_waits", [RESULT])
     assert cli.main(["run", "04_good", "02_waits", "--out", str(out)]) == 0, "the sweep goes on where it stood"
     assert (out / "04_good/times.txt").read_text() == "." and status(out, "02_waits") == "ok" and hidden(out) == []
+
+
+def test_a_runner_that_is_killed_leaves_the_notebook_and_the_list_of_files(begun, started, notebooks, tmp_path):
+    write(notebooks, "02_waits", ["open(out_dir + '/a.png', 'w')\nprint('before')", BEGUN, RESULT])
+    folder = tmp_path / "out/02_waits"
+    process = started("run", "02_waits", "--out", folder.parent)
+    _, child = begun(1)
+    until(lambda: read(folder / "run.json")["files"])
+    process.kill()
+    process.wait(timeout=PATIENCE)
+    child.kill()
+    assert read(folder / "run.json")["files"] == ["02_waits.ipynb", "a.png"] and status(folder.parent, "02_waits") == "interrupted"
+    assert printed_by_cells(folder / "02_waits.ipynb") == ["before\n"] and not (folder / "02_waits.html").exists()
+    assert cli.main(["report", str(folder.parent)]) == 0
+
+
+def test_the_notebook_is_saved_on_the_way_once_for_each_change_and_the_outputs_stay_whole(notebooks, tmp_path, monkeypatch):
+    slow = ("import sys, time\nfrom IPython.display import display\nsys.stderr.write('\\r 1%')\nsys.stderr.flush()\n"
+            "shown = display('first', display_id=True)\nfor n in range(5):\n    time.sleep(0.2)\n    shown.update(n)\ntime.sleep(1)")
+    write(notebooks, "01_good", [slow, RESULT])
+    saved = []
+
+    def write_text(path, text):
+        if path.suffix == ".ipynb":
+            saved.append([output.get("name") or output.data["text/plain"]
+                          for cell in nbformat.reads(text, as_version=4).cells for output in cell.get("outputs", [])])
+        run_write_text(path, text)
+    run_write_text = run.write_text
+    monkeypatch.setattr(run, "write_text", write_text)
+    monkeypatch.setattr(run, "SAVE_EVERY", 0.05)
+    assert run.run_job(Job("01_good", {}, tmp_path / "out", 60)).status == "ok"
+    assert ["0"] in saved and ["3"] in saved and saved[-1] == ["4", ""] and len(saved) < 20
+    assert not any("stderr" in outputs for outputs in saved), "without the progress bar"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("whatever")])
+def test_a_fault_while_saving_on_the_way_is_none_of_the_run(notebooks, tmp_path, monkeypatch, error):
+    write(notebooks, "01_good", ["import time; time.sleep(1)", RESULT])
+    tried = []
+
+    def autosave(job, *_):
+        tried.append(job.folder.name)
+        raise error
+    monkeypatch.setattr(run, "autosave", autosave)
+    monkeypatch.setattr(run, "SAVE_EVERY", 0.1)
+    for name in ("a", "b"):
+        assert run.run_job(Job("01_good", {}, tmp_path / name, 60)).status == "ok"
+    assert len(tried) > 4 and tried == sorted(tried), "with its end a run is saved no more"
 
 
 def test_signals_keep_their_meaning_before_and_after(monkeypatch):

@@ -1,5 +1,6 @@
 """Run one lab with papermill; keep what it made and what is known of the run, also when it fails."""
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -9,8 +10,9 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from datetime import datetime, timezone
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +29,7 @@ from ..paths import PROJECT_ROOT, replacing
 from .labs import UsageError, effective_parameters, lab_path, read_lab
 
 START_TIMEOUT = 120     # seconds until the kernel must answer
+SAVE_EVERY = 5          # seconds: to write a large notebook takes some 20 ms
 QUIET_KERNEL = ["--IPKernelApp.log_level=CRITICAL"]     # its complaints about an interruption would stand between our lines
 NO_FIGURES = ("resume", "tensorboard_dir")      # parameters on which no figure depends
 PACKAGES = ("labutils", "torch", "torchvision", "numpy", "papermill")
@@ -60,6 +63,7 @@ class Watch:
         self.notebook, self.kernel, self.started, self.stopped = None, None, None, False
         self.cell, self.cpu_seconds, self.peak_memory = 0, 0.0, 0
         self.found = {}     # the files that were in the folder before, as `files_in` has them
+        self.saved = ""     # what stands in the file of the notebook
 
     def attach(self, pid):
         """Take note of the kernel's process."""
@@ -101,11 +105,26 @@ def peak_memory(process):
 
 
 class WatchedClient(PapermillNotebookClient):
-    """papermill's client, which shows its kernel to a `Watch`."""
+    """papermill's client, which shows its kernel to a `Watch`, and calls `save` every few seconds."""
 
-    def __init__(self, manager, watch, **options):
-        super().__init__(manager, on_cell_start=watch.begin_cell, on_cell_executed=watch.measure, **options)
-        self.watch = watch
+    def __init__(self, manager, watch, save, **options):
+        super().__init__(manager, on_cell_start=self.begin_cell, on_cell_executed=watch.measure, **options)
+        self.watch, self.save, self.timer = watch, save, None
+
+    def begin_cell(self, **about):
+        """Tell the watch; with the first cell begins the saving."""
+        self.watch.begin_cell(**about)
+        if self.timer is None:
+            self.save_later()
+
+    def save_later(self):
+        """Save in some seconds, and so on: in the client's own thread, when it waits for the kernel."""
+        self.timer = asyncio.get_running_loop().call_later(SAVE_EVERY, self.save_now)
+
+    def save_now(self):
+        """Save, and see to the next time."""
+        self.save()
+        self.save_later()
 
     def start_new_kernel(self, **options):
         """Start the kernel and show it."""
@@ -114,25 +133,27 @@ class WatchedClient(PapermillNotebookClient):
 
     @contextmanager
     def setup_kernel(self, **options):
-        """Have a kernel as long as the block lasts, and measure it at the end."""
+        """Have a kernel as long as the block lasts; at the end measure it, and save no more."""
         with super().setup_kernel(**options):
             try:
                 yield
             finally:
                 self.watch.measure()
+                if self.timer is not None:
+                    self.timer.cancel()
 
 
 class WatchedEngine(NBClientEngine):
     """papermill's engine with a `Watch`. The kernel gets its folder from here: a chdir would be one for all threads."""
 
     @classmethod
-    def execute_managed_notebook(cls, manager, kernel_name, *, watch, folder, start_timeout, execution_timeout, **_):
-        """Execute the notebook of papermill's `manager`; time-outs in seconds."""
+    def execute_managed_notebook(cls, manager, kernel_name, *, watch, save, folder, start_timeout, execution_timeout, **_):
+        """Execute the notebook of papermill's `manager`, and call `save` now and then; time-outs in seconds."""
         watch.notebook = manager.nb
         quiet = logging.getLogger("labs.quiet")     # what it would print stands in the error that we report
         quiet.setLevel(logging.CRITICAL)
-        WatchedClient(manager, watch, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=execution_timeout,
-                      extra_arguments=list(QUIET_KERNEL), resources={"metadata": {"path": folder}}, log=quiet).execute()
+        WatchedClient(manager, watch, save, kernel_name=kernel_name, startup_timeout=start_timeout,
+                      timeout=execution_timeout, extra_arguments=list(QUIET_KERNEL), resources={"metadata": {"path": folder}}, log=quiet).execute()
 
 
 papermill_engines.register("labs", WatchedEngine)
@@ -145,7 +166,8 @@ def run_job(job, watch=None):
     (parameters, circumstances, status, the files it has left), and, if all went well, `results.json` (what
     `show_results` got). The trainings of a run that was stopped, in the same folder, with the same code and
     parameters, are resumed; else what the run before has left there by its record is removed.
-    While the run goes on, and for ever if this process is killed, `run.json` says "interrupted".
+    While the run goes on, and for ever if this process is killed, `run.json` says "interrupted"; beside it
+    lies the notebook as it was some seconds ago.
     """
     watch, record = watch or Watch(), new_record(job)
     watch.started = time.perf_counter()
@@ -160,7 +182,7 @@ def run_job(job, watch=None):
                "peak_memory": watch.peak_memory, "device": results.get("device")}
     if (fault := attempt(write_text, job.folder / "run.json", as_json(record))) and not error:
         status, error = "failed", fault
-    watch.notebook = None       # a sweep has many
+    watch.notebook = watch.saved = None     # a sweep has many
     return Outcome(job.lab, status, seconds, {} if error else results, error, job.folder.name)
 
 
@@ -293,7 +315,19 @@ def execute(job, watch, record):
     papermill.execute_notebook(
         str(source), None, parameters, engine_name="labs", kernel_name="python3",
         progress_bar=False, autosave_cell_every=0, start_timeout=START_TIMEOUT, execution_timeout=job.timeout,
-        watch=watch, folder=str(source.parent))
+        watch=watch, save=partial(attempt, autosave, job, watch, record), folder=str(source.parent))
+
+
+def autosave(job, watch, record):
+    """Write what has changed of the notebook and of the list of files; a fault is none of the run's: `keep` comes yet."""
+    text = nbformat.writes(without_progress(deepcopy(watch.notebook)))      # the client still adds to its own
+    if text != watch.saved:
+        write_text(job.folder / f"{job.lab}.ipynb", text)
+        watch.saved = text
+    before = record["files"]
+    note_files(job, watch, record)
+    if record["files"] != before:
+        write_text(job.folder / "run.json", as_json(record))
 
 
 def keep(job, notebook, results):
