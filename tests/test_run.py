@@ -331,7 +331,7 @@ def test_a_full_disk_is_a_failure_of_the_run_that_met_it(notebooks, tmp_path, mo
 
     @contextmanager
     def replacing_on_a_full_disk(path):
-        full = path == place / name and (name != "run.json" or path.exists())     # run.json: at the end of the run
+        full = path == place / name and (name != "run.json" or (place / "results.json").exists())     # run.json: at the end of the run
         with replacing(path) as part:
             yield part
             if full:
@@ -340,23 +340,55 @@ def test_a_full_disk_is_a_failure_of_the_run_that_met_it(notebooks, tmp_path, mo
     assert cli.main(["run", "01_good", "04_good", "--out", str(out)]) == 1
     assert hidden(out) == [] and status(out, "04_good") == "ok"
     record = read(place / "run.json")
-    assert record["status"] == ("interrupted" if name == "run.json" else "failed")
-    assert name == "run.json" or "No space left on device" in record["error"] and not (place / name).exists()
+    assert record["status"] == "failed" and "No space left on device" in record["error"]
+    assert name == "run.json" or not (place / name).exists()
 
 
-def test_a_disk_that_is_really_full(notebooks, tmp_path):
-    out = tmp_path / "small"
-    out.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", out], capture_output=True).returncode:
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 128 kB: the HTML of a notebook does not fit."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("this user may not mount a small disk")
-    try:
-        assert cli.main(["run", "01_good", "--out", str(out)]) == 1     # the HTML does not fit
-        record = read(out / "01_good/run.json")
-        assert record["status"] == "failed" and "No space left on device" in record["error"]
-        assert sorted(path.name for path in (out / "01_good").iterdir()) == ["01_good.ipynb", "run.json"]
-        nbformat.validate(nbformat.read(out / "01_good/01_good.ipynb", as_version=4))
-    finally:
-        subprocess.run(["umount", out], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_really_full(notebooks, small_disk):
+    assert cli.main(["run", "01_good", "--out", str(small_disk)]) == 1
+    record = read(small_disk / "01_good/run.json")
+    assert record["status"] == "failed" and "No space left on device" in record["error"]
+    assert sorted(path.name for path in (small_disk / "01_good").iterdir()) == ["01_good.ipynb", "run.json"]
+    nbformat.validate(nbformat.read(small_disk / "01_good/01_good.ipynb", as_version=4))
+
+
+@pytest.mark.parametrize("cell, told", [("", "No space left on device"), ("raise ValueError('the reason')", "ValueError: the reason (cell 4)")])
+def test_a_disk_without_any_room_has_a_record_that_is_true(notebooks, small_disk, capsys, cell, told):
+    fill = ("import time\ntry:\n    with open(out_dir + '/fill.png', 'wb', buffering=0) as file:\n        while True:\n"
+            "            file.write(bytes(512))\nexcept OSError:\n    time.sleep(0.5)")
+    write(notebooks, "01_good", [fill, cell, RESULT])
+    folder = small_disk / "01_good"
+    assert cli.main(["run", "01_good", "--out", str(small_disk)]) == 1
+    assert "No space left" in capsys.readouterr().out or cell
+    record = read(folder / "run.json")
+    assert record["status"] == "failed" and told in record["error"] and record["seconds"] > 0
+    assert record["files"] == ["fill.png"] == [path.name for path in folder.iterdir() if path.name != "run.json"]
+    assert cli.main(["report", str(small_disk)]) == 2, "no room for it"
+    run.overwrite(folder / "run.json", record | {"status": "ok"})           # of an earlier run
+    assert cli.main(["run", "01_good", "--out", str(small_disk)]) == 1      # it cannot even write that it begins
+    assert read(folder / "run.json")["status"] == "failed"
+
+
+@pytest.mark.parametrize("n_files, n_left", [(0, 0), (2, 2), (300, 9)])
+def test_a_record_that_is_put_in_the_place_of_another_is_cut_to_its_length(tmp_path, n_files, n_left):
+    (tmp_path / "run.json").write_text(run.as_json({"status": "interrupted", "error": "", "files": [f"{n:03}.png" for n in range(9)]}))
+    room = (tmp_path / "run.json").stat().st_size
+    names = [f"{n:03}.png" for n in range(n_files)]
+    run.overwrite(tmp_path / "run.json", {"status": "failed", "error": "ü" * (10 if n_files else 1000), "files": names})
+    record = read(tmp_path / "run.json")
+    assert (tmp_path / "run.json").stat().st_size == room and record["status"] == "failed"
+    assert record["files"] == names[:len(record["files"])] and len(record["files"]) == n_left and set(record["error"]) == {"ü"}
 
 
 # ------------------------------------------------------------------------------------------------ kept

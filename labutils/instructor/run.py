@@ -153,7 +153,8 @@ class WatchedEngine(NBClientEngine):
         quiet = logging.getLogger("labs.quiet")     # what it would print stands in the error that we report
         quiet.setLevel(logging.CRITICAL)
         WatchedClient(manager, watch, save, kernel_name=kernel_name, startup_timeout=start_timeout,
-                      timeout=execution_timeout, extra_arguments=list(QUIET_KERNEL), resources={"metadata": {"path": folder}}, log=quiet).execute()
+                      timeout=execution_timeout, extra_arguments=list(QUIET_KERNEL),
+                      resources={"metadata": {"path": folder}}, log=quiet).execute()
 
 
 papermill_engines.register("labs", WatchedEngine)
@@ -180,8 +181,9 @@ def run_job(job, watch=None):
     error = watch.place() if status == "interrupted" else error or fault
     record |= {"status": status, "error": error, "seconds": round(seconds, 3), "cpu_seconds": round(watch.cpu_seconds, 3),
                "peak_memory": watch.peak_memory, "device": results.get("device")}
-    if (fault := attempt(write_text, job.folder / "run.json", as_json(record))) and not error:
-        status, error = "failed", fault
+    if fault := attempt(write_text, job.folder / "run.json", as_json(record)):
+        status, error = (status, error) if error else ("failed", fault)
+        attempt(overwrite, job.folder / "run.json", record | {"status": status, "error": error})
     watch.notebook = watch.saved = None     # a sweep has many
     return Outcome(job.lab, status, seconds, {} if error else results, error, job.folder.name)
 
@@ -372,6 +374,19 @@ def without_progress(notebook):
             cell.outputs = [output for output in cell.outputs
                             if not (output.output_type == "stream" and output.name == "stderr" and "\r" in output.text)]
     return notebook
+
+
+def overwrite(path, record):
+    """Put a record in the place of what stands in a file, and in no more room: that much even a full disk has given already.
+
+    What is too long loses names of files, then the end of the error.
+    """
+    room = path.stat().st_size
+    while len(text := json.dumps(record, separators=(",", ":"))) > room and (record["files"] or record["error"]):
+        part = "files" if record["files"] else "error"
+        record = record | {part: record[part][:-1]}
+    with path.open("r+", encoding="utf-8") as file:
+        file.write(text.ljust(room))
 
 
 def find_results(notebook):
