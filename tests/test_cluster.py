@@ -217,12 +217,20 @@ def test_a_run_that_kills_its_workers_is_given_up_and_takes_no_other_with_it(das
     until(lambda: list(dask.folder.glob("dask-scratch-space/*/tmp*")) == [])    # what the killed ones have left
 
 
-def test_ctrl_c_cancels_what_is_queued_or_in_progress(dask, out, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cancels_what_is_queued_or_in_progress(dask, out, capsys, number):
     def interrupt():
         until(lambda: begun(out))
-        os.kill(os.getpid(), signal.SIGINT)
-    in_thread(interrupt)
-    assert run(dask.file, out, "03_waits", "01_good") == 130
+        os.kill(os.getpid(), number)
+
+    def missed(*_):
+        pytest.fail("the signal has met nobody")
+    before = signal.signal(number, missed)
+    try:
+        in_thread(interrupt)
+        assert run(dask.file, out, "03_waits", "01_good") == 130 and signal.getsignal(number) is missed
+    finally:
+        signal.signal(number, before)
     assert "interrupted" in capsys.readouterr().err
     until(lambda: dask.on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0)
     until(lambda: not psutil.pid_exists(begun(out)[0][1]))      # the kernel of the run in progress

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import signal
 import socket
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from tornado.ioloop import PeriodicCallback
 
 from ..paths import replacing
-from .jobs import report_line
+from .jobs import on_signals, report_line
 from .labs import UsageError
 from .run import (Outcome, Watch, as_json, describe, earlier_outcome, earlier_record, files_in, fingerprint, new_record,
                   remove_files, run_job)
@@ -34,12 +35,12 @@ def run_on_cluster(jobs, address, force=False):
 
     Each `job.folder` gets, on this machine, what the run has written on its worker. The worker needs a
     checkout with the same code: none is sent, so that `run.json` says the truth about the revision. Raises
-    `UsageError` for an address without scheduler, and for workers with other code. Where it ends early, runs
-    that are queued or in progress are cancelled.
+    `UsageError` for an address without scheduler, and for workers with other code. Where it ends early, by
+    Ctrl-C, SIGTERM or a closed terminal (`KeyboardInterrupt`) too, runs that are queued or in progress are cancelled.
     """
     outcomes = {} if force else {job.folder: report_line(kept) for job in jobs if (kept := earlier_outcome(job))}
     if left := [job for job in jobs if job.folder not in outcomes]:
-        with connect(address) as client:
+        with on_signals(signal.default_int_handler), connect(address) as client:
             await_workers(client, address)
             check_workers(client, left)
             for job, outcome, files in finished(client, left):

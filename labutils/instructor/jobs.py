@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -42,22 +43,31 @@ def run_or_keep(job, watch, force):
 
 
 @contextmanager
+def on_signals(handler):
+    """Have Ctrl-C, SIGTERM and a closed terminal call `handler` as long as the block lasts."""
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]    # not on Windows
+    main = threading.current_thread() is threading.main_thread()    # the only one that may
+    before = {number: signal.signal(number, handler) for number in numbers
+              if main and signal.getsignal(number) != signal.SIG_IGN}       # nohup, or in the background
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+@contextmanager
 def stopping(watches):
-    """Let Ctrl-C, SIGTERM and a closed terminal end the runs that are watched, instead of this process."""
+    """Let a signal end the runs that are watched, instead of this process."""
     def stop(*_):
         for watch in watches:       # takes no lock: a second signal may come in the middle of this
             watch.stop()
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]    # not on Windows
-    before = {number: signal.signal(number, stop) for number in numbers
-              if signal.getsignal(number) != signal.SIG_IGN}        # nohup, or in the background
-    try:
-        yield
-    except BaseException:   # a closed pipe under our lines, for example: nobody follows the runs any more
-        stop()
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with on_signals(stop):
+        try:
+            yield
+        except BaseException:   # a closed pipe under our lines, for example: nobody follows the runs any more
+            stop()
+            raise
 
 
 def follow(futures, jobs, watches):
