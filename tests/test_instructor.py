@@ -1,6 +1,7 @@
 """The `labs` command on small notebooks that go well or fail; test_run.py has the other ways to end."""
 
 import json
+import re
 
 import nbformat
 import pytest
@@ -147,12 +148,46 @@ def test_the_table_says_what_failed():
 def test_normalise_keeps_what_is_said_and_drops_what_a_run_adds():
     output = nbformat.v4.new_output
     cell = nbformat.v4.new_code_cell("1", execution_count=7, metadata={"tags": ["t"], "papermill": {"duration": 3}, "execution": {}})
-    cell.outputs = [output("stream", name="stderr", text="\r 10%"), output("stream", name="stdout", text="kept"),
+    cell.outputs = [output("stream", name="stderr", text="\r 10%"), output("stream", name="stdout", text="kept\n"),
+                    output("stream", name="stderr", text="/tmp/ipykernel_77/1.py:1: UserWarning"),
+                    output("stream", name="stdout", text="came in two parts, for the time it took"),
                     output("execute_result", {"text/plain": "1"}, execution_count=7, metadata={"isolated": True})]
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {"a": 1}, "widgets": {}, "language_info": {"name": "python", "version": "3.1"}})
     before = cell.id
     normalise(notebook)
     assert set(notebook.metadata) == {"kernelspec", "language_info"} and notebook.metadata.language_info == {"name": "python"}
     assert cell.metadata == {"tags": ["t"]} and cell.execution_count == 7 and cell.id == before
-    assert [o.get("text", "") for o in cell.outputs] == ["kept", ""]
+    assert [o.get("text", "") for o in cell.outputs] == ["kept\ncame in two parts, for the time it took", ""]
     assert find_results(notebook) == {}
+
+
+LIVELY = ["import sys, time, warnings\nfor n in range(3):\n    print('line', n)\n    sys.stdout.flush()\n"
+          "    sys.stderr.write('told on stderr\\n')\n    sys.stderr.flush()\n    time.sleep(0.01 + time.time() % 0.05)\n"
+          "warnings.warn('its path has the number of the process in it')",
+          "from tqdm.auto import tqdm\nfor n in tqdm(range(3)):\n    pass",
+          "from tqdm import tqdm\nfor n in tqdm(range(3)):\n    print('epoch', n)\n    sys.stdout.flush()",
+          "import ipywidgets\nipywidgets.IntSlider(3)",
+          "from labutils import show\nimport numpy as np\nshow(np.eye(8, dtype=np.uint8), 'a picture')",
+          "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\naxes.plot([1, 2])\nplt.show()",
+          "from IPython.display import display\nshown = display('first', display_id=True)\nshown.update('last')",
+          "from labutils import show_results\nshow_results({'loss': 1.0, 'seconds': time.time()})"]
+
+
+def test_a_second_refresh_differs_in_nothing_but_times(notebooks):
+    write_lab(notebooks, "01_good", PARAMETERS, LIVELY, heading=True)
+    path = notebooks / "01_good.ipynb"
+    stored = nbformat.read(path, as_version=4)
+    stored.cells[-1].outputs = [nbformat.v4.new_output("stream", text="stored")]
+    stored.cells += [nbformat.v4.new_code_cell("1", metadata={"tags": ["skip-execution"]}, execution_count=9,
+                                               outputs=[nbformat.v4.new_output("stream", text="stored")])]
+    nbformat.write(stored, path)
+    found = []
+    for _ in range(2):
+        assert cli.main(["refresh", "01_good"]) == 0
+        found.append(path.read_text())
+    without_times = [re.sub(r'(seconds[": ]+)[0-9.]+', r"\1", text) for text in found]
+    assert found[0] != found[1] and without_times[0].splitlines() == without_times[1].splitlines()
+    outputs = json.dumps([cell.get("outputs", []) for cell in nbformat.reads(found[0], as_version=4).cells])
+    assert all(part in outputs for part in ("line 2", "epoch 2", "image/png", "a picture", "IntSlider", "'last'", "loss"))
+    assert not any(part in outputs for part in ("stored", "stderr", "widget-view"))
+    assert [cell.id for cell in nbformat.reads(found[0], as_version=4).cells] == [cell.id for cell in stored.cells]
