@@ -274,7 +274,7 @@ def wanted(path):
 
 
 def files_in(folder):
-    """Return {relative path: time of its change} of the `wanted` files in a run's folder; `run.json` and links are left out."""
+    """Return {relative path: time of change} of the `wanted` files in a folder, without `run.json` and links."""
     paths = {path.relative_to(folder): path for path in folder.rglob("*")}
     return {name.as_posix(): path.stat().st_mtime_ns for name, path in paths.items()
             if wanted(name) and name != Path("run.json") and path.is_file() and not path.is_symlink()}
