@@ -45,6 +45,17 @@ def test_each_pass_has_all_images_once_in_a_new_order():
     assert torch.equal(torch.cat([labels for _, labels in test]), test.labels)
 
 
+@pytest.mark.parametrize("piece", [1, 784 * 70, 784 * 96, 2**18])
+def test_batches_do_not_depend_on_how_many_are_made_at_one_time(monkeypatch, piece):
+    monkeypatch.setattr("labutils.data.PIECE", piece)
+    for loader in get_loaders("digits", batch_size=32, limit=200):
+        order = torch.randperm(200, generator=torch.Generator().manual_seed(0)) if loader.shuffle else torch.arange(200)
+        batches = list(loader)
+        assert [len(images) for images, _ in batches] == [32] * 6 + [8] and len(batches) == len(loader)
+        assert torch.equal(torch.cat([images for images, _ in batches]), loader.images[order] / 255)
+        assert torch.equal(torch.cat([labels for _, labels in batches]), loader.labels[order])
+
+
 def test_labels_stay_with_their_images():
     train, _ = get_loaders("digits", batch_size=50, limit=200)
     known = {image.numpy().tobytes(): label for image, label in zip(train.images, train.labels.tolist())}

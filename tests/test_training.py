@@ -1,9 +1,12 @@
+import platform
+
 import numpy as np
 import pytest
 import torch
+from conftest import command
 from torch import nn
 
-from labutils import AverageMeter, autocast, get_device, init_weights, require_positive, seed_everything
+from labutils import AverageMeter, autocast, get_device, init_weights, keep_memory, require_positive, seed_everything
 
 
 @pytest.mark.parametrize("cuda, mps, expected", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
@@ -99,3 +102,35 @@ def test_autocast_follows_the_hardware(monkeypatch):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
         with autocast(torch.device("cpu")):
             assert layer(x).dtype == dtype
+
+
+FAULTS = """
+import resource, torch
+from labutils import keep_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        step = [torch.empty(200_000 + 1000 * i).fill_(1) for i in range(80)]       # 1 MB each, all freed in each round
+        del step
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+given_back = faults()
+keep_memory()
+faults()
+print(given_back, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
+def test_memory_of_one_step_is_there_for_the_next():
+    done = command("python", "-c", FAULTS)
+    given_back, kept = map(int, done.stdout.split())
+    assert given_back > 10_000 and kept < given_back / 20
+
+
+def test_without_glibc_nothing_is_kept_and_nothing_fails(monkeypatch):
+    for library in (lambda name: object(), lambda name: open("/nonexistent/libc")):     # as on macOS and on Windows
+        monkeypatch.setattr("labutils.training.ctypes.CDLL", library)
+        keep_memory()

@@ -3,18 +3,23 @@
     python tests/benchmarks/speed.py                        all cases, on the CPU
     python tests/benchmarks/speed.py "MLP GAN" --device cuda --json speed.json
     python tests/benchmarks/speed.py --scaling              an epoch of the small VAE on 6,000 to 600,000 images
+    python tests/benchmarks/speed.py --quality 5            losses of both loops for five seeds: is the speed bought with them?
 
 The plain loop is what most course labs have: torchvision's MNIST with ToTensor, a DataLoader, the optimiser as it
 comes, `.item()` in each step. The lab's side takes its networks and its steps out of the notebook, and the
-loaders and meters from labutils. Both take as many steps from the same first weights.
+loaders and meters from labutils. Both take as many steps from the same first weights, each in a process of its own,
+so that what one does to its process (`keep_memory`) does not help the other. One waits while the other works.
+
+The columns product and copy are shares of what the machine can do: the floating-point operations of the step against a
+large matrix product in the type used, the bytes that its optimisers cannot but move against a copy of memory.
 """
 
 import argparse
 import gzip
 import json
+import multiprocessing
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import definitions  # noqa: E402
 
-from labutils import AverageMeter, get_device, get_loaders, seed_everything  # noqa: E402
+from labutils import AverageMeter, get_device, get_loaders, keep_memory, seed_everything  # noqa: E402
 from labutils.data import FILES, InMemoryLoader, find_idx, idx_path  # noqa: E402
 from labutils.training import has_bfloat16  # noqa: E402
 
@@ -39,6 +44,8 @@ class Case(NamedTuple):
 
     networks  (lab) -> new networks; `ours` and `plain` take (lab, networks, device) and return a function of a
               batch x (B, 1, 28, 28) that takes one step: ours returns tensors, the plain one numbers
+    dtype     of the lab's matrix products, where the device has bfloat16
+    moved     bytes that an optimiser moves for a weight: Adam reads four numbers and writes three
     """
     lab: str
     batch_size: int
@@ -46,6 +53,8 @@ class Case(NamedTuple):
     networks: callable
     ours: callable
     plain: callable
+    dtype: str = "bfloat16"
+    moved: int = 28
 
 
 # --------------------------------------------------------------------------------------------- VAEs
@@ -127,7 +136,7 @@ def gan_case(names, batch_size, latent_dim, betas, image_range, channels_last=Fa
             g_optimizer.step()
             return [value.item() for value in (real_loss + fake_loss, g_loss, d_real, d_fake)]
         return step
-    return Case("04_gan", batch_size, image_range, networks, ours, plain)
+    return Case("04_gan", batch_size, image_range, networks, ours, plain, "bfloat16" if channels_last else "float32")
 
 
 def wgan_ours(lab, pair, device):
@@ -175,7 +184,8 @@ CASES = {
     "VAE 784-512-256-128-32": vae_case("784-512-256-128-32", 64),
     "VAE 784-400-20": vae_case("784-400-20", 128),
     "MLP GAN": gan_case(("MLPGenerator", "MLPDiscriminator"), 32, 64, (0.9, 0.999), (-1, 1)),
-    "WGAN": Case("05_wgan", 64, (-1, 1), lambda lab: torch.nn.ModuleList([lab.Critic(), lab.Generator(100)]), wgan_ours, wgan_plain),
+    "WGAN": Case("05_wgan", 64, (-1, 1), lambda lab: torch.nn.ModuleList([lab.Critic(), lab.Generator(100)]),
+                 wgan_ours, wgan_plain, "float32", moved=20),       # an upper bound: the generator has a fifth of the steps
     "DCGAN": gan_case(("Generator", "Discriminator"), 64, 100, (0.5, 0.999), (0, 1), channels_last=True),
     "convolutional VAE": Case("03_conv_vae", 1024, (0, 1), lambda lab: lab.ConvVAE(), conv_vae_ours, conv_vae_plain),
 }
@@ -209,15 +219,18 @@ def forever(loader):
 class Side:
     """One of the two loops: `run(n)` takes n steps and returns seconds and the mean losses of these steps."""
 
-    def __init__(self, kind, case, device):
-        self.kind, self.case, self.device = kind, case, device
-        lab = definitions(case.lab)
-        lab.device, lab.batch_size, lab.latent_dim = device, case.batch_size, 100
-        seed_everything(0)
-        networks = case.networks(lab).to(device)
-        self.step = (case.ours if kind == "ours" else case.plain)(lab, networks, device)
-        loader = (get_loaders("mnist", case.batch_size, image_range=case.image_range, device=device)[0]
-                  if kind == "ours" else plain_loader(case))
+    def __init__(self, kind, name, device, seed=0):
+        self.kind, self.case, self.device = kind, CASES[name], device
+        lab = definitions(self.case.lab)
+        lab.device, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
+        seed_everything(seed)
+        networks = self.case.networks(lab).to(device)
+        self.n_weights = sum(p.numel() for p in networks.parameters())
+        self.step = (self.case.ours if kind == "ours" else self.case.plain)(lab, networks, device)
+        loader = plain_loader(self.case)
+        if kind == "ours":
+            keep_memory()
+            loader, _ = get_loaders("mnist", self.case.batch_size, image_range=self.case.image_range, device=device, seed=seed)
         self.batches = forever(loader)
 
     def run(self, n_steps):
@@ -231,18 +244,55 @@ class Side:
         losses = [meter.avg for meter in meters]        # waits for the GPU, before the clock is read
         return time.perf_counter() - start, losses
 
-    def flops(self):
+    def work(self):
+        """Floating-point operations of a step, and bytes that its optimisers move."""
         x, _ = next(self.batches)
         with FlopCounterMode(display=False) as counter:
             self.step(x.to(self.device))
-        return counter.get_total_flops()
+        return counter.get_total_flops(), self.case.moved * self.n_weights
+
+    def peak(self):
+        """Peak memory of this process, on the device, in MB."""
+        return torch.cuda.max_memory_allocated() / 2**20 if self.device.type == "cuda" else max_rss()
+
+
+class Remote:
+    """A `Side` in a process of its own; the same calls."""
+
+    def __init__(self, *arguments):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, there = context.Pipe()
+        self.process = context.Process(target=serve, args=(there, *arguments), daemon=True)
+        self.process.start()
+        there.close()
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.ask(name, *arguments)
+
+    def ask(self, *message):
+        self.pipe.send(message)
+        return self.pipe.recv()
+
+    def end(self):
+        self.pipe.close()
+        self.process.join()
+
+
+def serve(pipe, *arguments):
+    """Answer the calls of a `Remote` until it is closed."""
+    side = Side(*arguments)
+    try:
+        while True:
+            name, *values = pipe.recv()
+            pipe.send(getattr(side, name)(*values))
+    except EOFError:
+        pass
 
 
 def compare(name, device, rounds, seconds):
     """Run both sides of a case in turn; return its row of the table."""
-    case = CASES[name]
-    ours, plain = Side("ours", case, device), Side("plain", case, device)
-    n_flops = plain.flops()
+    ours, plain = (Remote(kind, name, device) for kind in ("ours", "plain"))
+    n_flops, n_bytes = plain.work()
     ours.run(1)
     took = max(plain.run(2)[0] / 2, ours.run(2)[0] / 2)
     n_steps = max(5, 5 * round(seconds / took / 5))         # the WGAN's cycle is five steps
@@ -250,20 +300,35 @@ def compare(name, device, rounds, seconds):
     for _ in range(rounds):
         (a, loss), (b, plain_loss) = ours.run(n_steps), plain.run(n_steps)
         pairs.append((a / n_steps, b / n_steps))
+    peaks = ours.peak(), plain.peak()
+    ours.end(), plain.end()
     ratios = [b / a for a, b in pairs]
     step, plain_step = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
+    case = CASES[name]
     per_epoch = -(-N_IMAGES // case.batch_size)
     return {"case": name, "batch": case.batch_size, "seconds": step * per_epoch, "plain_seconds": plain_step * per_epoch,
             "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-            "images_per_second": case.batch_size / step, "gflops": n_flops / step / 1e9,
-            "steps": n_steps * rounds, "loss": loss, "plain_loss": plain_loss,
-            "peak_mb": peak_memory(name, "ours", device), "plain_peak_mb": peak_memory(name, "plain", device)}
+            "images_per_second": case.batch_size / step, "gflops": n_flops / step / 1e9, "copy_gb": n_bytes / step / 1e9,
+            "steps": n_steps * rounds, "loss": loss, "plain_loss": plain_loss, "peak_mb": peaks[0], "plain_peak_mb": peaks[1]}
 
 
-def peak_memory(name, kind, device):
-    """Peak memory in MB of a process of its own that takes ten steps."""
-    done = subprocess.run([sys.executable, __file__, name, "--device", str(device), "--only", kind], capture_output=True, text=True)
-    return float(done.stdout)
+def quality(names, device, n_seeds, n_steps):
+    """Print the losses of both loops after as many steps, mean and standard error over seeds, over the last fifth of them."""
+    print(f"mean losses over {n_steps // 5} steps, after {n_steps - n_steps // 5} others; {n_seeds} seeds, mean ± standard error")
+    for name in names:
+        losses = {}
+        for kind in ("ours", "plain"):
+            for seed in range(n_seeds):
+                side = Remote(kind, name, device, seed)
+                side.run(n_steps - n_steps // 5)
+                losses.setdefault(kind, []).append(side.run(n_steps // 5)[1])
+                side.end()
+        rows = {kind: [(statistics.mean(values), statistics.stdev(values) / n_seeds**0.5) for values in zip(*several)]
+                for kind, several in losses.items()}
+        apart = [(a - b) / (a_error**2 + b_error**2)**0.5 for (a, a_error), (b, b_error) in zip(rows["ours"], rows["plain"])]
+        for kind, row in rows.items():
+            print(f"{name:<24}{kind:<7}" + "   ".join(f"{mean:9.4g} ± {error:.2g}" for mean, error in row))
+        print(f"{'':<24}{'apart':<7}" + "   ".join(f"{value:+.1f} standard errors" for value in apart), flush=True)
 
 
 def machine_limit(device):
@@ -292,7 +357,7 @@ def scaling(device):
     for n in (6_000, 20_000, 60_000, 600_000):
         times = -(-n // len(images))
         loader = InMemoryLoader(images.repeat(times, 1, 1, 1)[:n].to(device), labels.repeat(times)[:n].to(device), 128, shuffle=True)
-        side = Side("ours", CASES["VAE 784-400-20"], device)
+        side = Side("ours", "VAE 784-400-20", device)
         side.batches = forever(loader)
         side.run(10)
         took, _ = side.run(len(loader))
@@ -315,29 +380,32 @@ def main():
     parser.add_argument("--seconds", type=float, default=3, help="of the slower run of a pair, about")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--scaling", action="store_true", help="time an epoch of 6,000 to 600,000 images instead")
-    parser.add_argument("--only", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    parser.add_argument("--quality", type=int, metavar="N", help="compare losses over N seeds instead")
+    parser.add_argument("--steps", type=int, default=500, help="of --quality")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"unknown case {', '.join(sorted(unknown))}; the cases are: {', '.join(CASES)}")
     device = get_device(options.device)
-    if options.only:
-        Side(options.only, CASES[options.cases[0]], device).run(10)
-        print(torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else max_rss())
-        return
     if options.scaling:
         return scaling(device)
+    if options.quality:
+        return quality(options.cases or CASES, device, options.quality, options.steps)
     limit = machine_limit(device)
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, bfloat16 used: {has_bfloat16(device)}; limits: "
           f"{limit['float32']:.0f} GFLOP/s float32, {limit['bfloat16']:.0f} bfloat16, copy {limit['copy_gb']:.0f} GB/s\n")
-    print("case                    batch  s/epoch   plain  ratio (min to max)   images/s  GFLOP/s   peak MB (plain)  losses ours | plain")
+    print("case                    batch  s/epoch   plain  ratio (min to max)   images/s  product  copy   peak MB (plain)  "
+          "losses ours | plain")
     rows = []
     for name in options.cases or CASES:
         row = compare(name, device, options.rounds, options.seconds)
+        row["product_share"] = row["gflops"] / limit[CASES[name].dtype if has_bfloat16(device) else "float32"]
+        row["copy_share"] = row["copy_gb"] / limit["copy_gb"]
         rows.append(row)
         losses = " | ".join(" ".join(f"{value:.3g}" for value in row[key]) for key in ("loss", "plain_loss"))
         print(f"{name:<24}{row['batch']:>5} {row['seconds']:>8.2f} {row['plain_seconds']:>7.2f} {row['ratio']:>6.2f} "
-              f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})   {row['images_per_second']:>9.0f} {row['gflops']:>8.0f} "
-              f"{row['peak_mb']:>7.0f} ({row['plain_peak_mb']:.0f})   {losses}  after {row['steps']} steps", flush=True)
+              f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})   {row['images_per_second']:>9.0f} "
+              f"{row['product_share']:>8.0%} {row['copy_share']:>5.0%} {row['peak_mb']:>8.0f} ({row['plain_peak_mb']:.0f})   "
+              f"{losses}  after {row['steps']} steps", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"device": str(device), "limit": limit, "rows": rows}, indent=2) + "\n")
 
