@@ -1,9 +1,14 @@
-"""What the tests share: the definitions of a notebook, and where the real MNIST lies."""
+"""What the tests share: the definitions of a notebook, its runs two at a time, and where the real MNIST lies."""
 
 import ast
+import inspect
+import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +20,8 @@ from labutils.paths import PROJECT_ROOT
 
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
 BIN = Path(sys.executable).parent
+ONE_CORE = {**os.environ, "OMP_NUM_THREADS": "1"}   # the threads of two runs, side by side, would wait for each other
+RUNNING = set()     # processes of the tests
 
 # a shell that starts the tests in the background leaves Ctrl-C and a closed terminal ignored, by children too
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -65,8 +72,72 @@ def is_definition(node):
     return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.AnnAssign))
 
 
-def command(*arguments, timeout=900, **options):
-    """Run a program of the environment from the project's root; return the finished process."""
+@contextmanager
+def started(*arguments, **options):
+    """Start a program of the environment, from the project's root and on one core; have it as long as the block lasts."""
     program, *rest = map(str, arguments)
-    return subprocess.run([BIN / program, *rest], cwd=PROJECT_ROOT, capture_output=True, text=True,
-                          timeout=timeout, **options)
+    with subprocess.Popen([BIN / program, *rest], cwd=PROJECT_ROOT, text=True, **{"env": ONE_CORE, **options}) as process:
+        RUNNING.add(process)
+        try:
+            yield process
+        finally:
+            process.kill()
+            RUNNING.discard(process)
+
+
+def command(*arguments, timeout=900, **options):
+    """Run a program as `started` does; return the finished process."""
+    with started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        stdout, stderr = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+# ------------------------------------------------------------------------------- runs, two at a time
+
+def executes(*functions):
+    """Mark a test that looks at what the functions return: its fixture `executed` lists that.
+
+    A function gets by name `folder`, empty and its own; the test's parameters; fixtures of the module. Those of
+    all the selected tests of a file are called two at a time, from its first such test on; tests that mark the same
+    function and have the same parameters share one call. What a function raises, each of its tests raises.
+    """
+    return pytest.mark.executes.with_args(*functions)
+
+
+def calls(item):
+    """Return {key: (function, parameters)} of what a test has marked."""
+    parameters, name = (item.callspec.params, item.callspec.id) if hasattr(item, "callspec") else ({}, "")
+    return {(function, name): (function, parameters) for mark in item.iter_markers("executes") for function in mark.args}
+
+
+@pytest.fixture(scope="module")
+def executions(request, tmp_path_factory):
+    """{key: future} of the selected tests of a file; what is still running after the last of them is killed."""
+    selected = [item for item in request.session.items if item.module is request.module
+                and not any(mark.args[0] for mark in item.iter_markers("skipif"))]
+    wanted = {key: call for item in selected for key, call in calls(item).items()}
+    futures = {}
+
+    def value(name, parameters):
+        if name == "folder":
+            return tmp_path_factory.mktemp("run")
+        return parameters[name] if name in parameters else request.getfixturevalue(name)
+
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            for key, (function, parameters) in wanted.items():
+                values = {name: value(name, parameters) for name in inspect.signature(function).parameters}
+                futures[key] = pool.submit(function, **values)
+            yield futures
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures.values()):    # one may start another process meanwhile
+                for process in list(RUNNING):
+                    process.kill()
+                time.sleep(0.1)
+
+
+@pytest.fixture
+def executed(request, executions):
+    """What the functions that the test has marked return, in their order."""
+    return [executions[key].result() for key in calls(request.node)]

@@ -95,10 +95,13 @@ def test_check_refuses_other_parameters_and_fails_outside_the_bands(tmp_path, ex
     assert "loss = 130.0 lies outside" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("lab", bands.read_expected()["quick"])
-def test_the_figures_of_a_quick_run_lie_in_their_bands(lab, tmp_path):
-    done = command("labs", "run", lab, "--quick", "--check", "--device", "cpu", "--out", tmp_path)
-    assert done.returncode == 0 and ", 0 faults" in done.stdout, done.stdout + done.stderr
+def test_the_figures_of_quick_runs_lie_in_their_bands(tmp_path):
+    """Of all labs that have some; what the command prints names a figure outside, or a lab that failed."""
+    quick = bands.read_expected()["quick"]
+    n_figures = sum(len(about["figures"]) for about in quick.values())
+    slowest_first = sorted(quick, reverse=True)
+    done = command("labs", "run", *slowest_first, "--quick", "--check", "--device", "cpu", "--jobs", 2, "--out", tmp_path, timeout=3600)
+    assert done.returncode == 0 and f"{n_figures} figures compared with tests/expected.yml, 0 faults" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_bands_are_of_labs_that_are_there_and_of_five_seeds():

@@ -3,7 +3,6 @@
 Runs where Chromium and the Python package playwright are installed (no download of a browser is needed).
 """
 
-import os
 import re
 import secrets
 import shutil
@@ -13,7 +12,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import BIN, NOTEBOOKS, code_cells
+from conftest import BIN, NOTEBOOKS, ONE_CORE, code_cells
 from test_notebooks import prepare_copy
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
@@ -52,7 +51,7 @@ def server(tmp_path_factory):
     process = subprocess.Popen(
         [BIN / "jupyter", "lab", "--no-browser", "--allow-root", "--expose-app-in-browser", f"--port={port}", "--ServerApp.port_retries=0",
          "--IdentityProvider.token=test", f"--notebook-dir={folder}"], stdout=log, stderr=log, cwd=folder,
-        env={**os.environ, "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")})
+        env={**ONE_CORE, "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")})
     # a workspace for each page: the default one would open again whatever the page before has left
     address = f"http://127.0.0.1:{port}/lab/workspaces/{{workspace}}/tree/{{notebook}}?token=test"
     try:
@@ -77,9 +76,10 @@ def browser():
         chromium.close()
 
 
-def open_and_run(browser, server, path):
-    """Open a lab, Run All, and return the page and the cells with their outputs."""
-    folder, address = server
+@pytest.fixture(scope="module")
+def opened(request, browser, server):
+    """Open a lab and Run All, once for all tests of it; gives the page and the cells with their outputs."""
+    (folder, address), path = server, request.param
     prepare_copy(path, folder)
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(address.format(workspace=secrets.token_hex(4), notebook=path.name))
@@ -88,29 +88,32 @@ def open_and_run(browser, server, path):
         return panel?.context?.path === name && panel.content.model?.cells?.length > 10;
     }""", arg=path.name, timeout=60_000)
     page.set_default_timeout(300_000)
-    return page, page.evaluate(RUN_ALL)
+    yield page, page.evaluate(RUN_ALL)
+    page.close()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_run_all_ends_without_an_error_cell(browser, server, path):
-    page, cells = open_and_run(browser, server, path)
+def each_opened(paths):
+    return pytest.mark.parametrize("opened", paths, indirect=True, ids=lambda path: path.stem)
+
+
+@each_opened(NOTEBOOKS)
+def test_run_all_ends_without_an_error_cell(opened):
+    page, cells = opened
     outputs = [(cell["id"], output) for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
     assert not [(i, output) for i, output in outputs if output["output_type"] == "error"]
     assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code" and cell["source"])
     assert any("image/png" in output.get("data", {}) for _, output in outputs)
     live = "Curves of the training so far"      # drawn while the network trains, and taken away again
     assert live in page.evaluate("window.shown") and live not in str(cells)
-    page.close()
 
 
 def has_slider(source):
     return bool(re.search(r"^explore\(", source, flags=re.M))
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if any(has_slider(cell.source) for cell in code_cells(path))],
-                         ids=lambda path: path.stem)
-def test_a_slider_moves_the_picture(browser, server, path):
-    page, cells = open_and_run(browser, server, path)
+@each_opened([path for path in NOTEBOOKS if any(has_slider(cell.source) for cell in code_cells(path))])
+def test_a_slider_moves_the_picture(opened):
+    page, cells = opened
     index = next(i for i, cell in enumerate(cells) if has_slider("".join(cell["source"])))
     page.evaluate(SHOW_CELL, index)
     picture = page.locator("img.widget-image, .widget-image img").first
@@ -123,4 +126,3 @@ def test_a_slider_moves_the_picture(browser, server, path):
     page.wait_for_function("old => document.querySelector('img.widget-image, .widget-image img').src !== old", arg=address, timeout=30_000)
     page.wait_for_timeout(500)
     assert picture.screenshot() != before
-    page.close()

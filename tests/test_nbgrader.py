@@ -5,7 +5,7 @@ import shutil
 
 import nbformat
 import pytest
-from conftest import BIN, command
+from conftest import BIN, ONE_CORE, command
 from test_notebooks import tiny_parameters
 from test_release import solutions
 
@@ -13,7 +13,7 @@ from labutils.paths import PROJECT_ROOT
 
 nbgrader_api = pytest.importorskip("nbgrader.api", reason="nbgrader is not installed (pip install nbgrader)")
 LAB = PROJECT_ROOT / "notebooks/02_vae.ipynb"
-ACTIVATED = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}    # nbgrader looks for alembic on the path
+ACTIVATED = {**ONE_CORE, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}    # nbgrader looks for alembic on the path
 WRONG = {"gaussian_kl": "def gaussian_kl(mu_q, logvar_q, mu_p, logvar_p):\n    return -mu_q.sum(dim=1)",
          "walk": "def walk(vae, z, latent, values):\n    return vae.draw(z.repeat(len(values), 1))"}
 

@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 import yaml
-from conftest import NOTEBOOKS, code_cells, command, needs_mnist
+from conftest import NOTEBOOKS, code_cells, command, executes, needs_mnist
 
 from labutils.instructor.run import find_results
 from labutils.paths import PROJECT_ROOT
@@ -159,47 +159,82 @@ def validate(copy):
                    "-p", "no:cacheprovider", "-c", "/dev/null", copy)
 
 
+def run_pretrained(folder):
+    """Run lab 02 with the shipped weights, on the whole test set; the rest of the lab as short as may be."""
+    few = ["-p", "sweep_images", "300", "-p", "sweep_epochs", "1", "-p", "n_samples", "64"]
+    return command("labs", "run", "02_vae", "--out", folder, "-p", "pretrained", "true", "-p", "device", "cpu", *few), folder
+
+
+@needs_mnist
+@executes(run_pretrained)       # the longest, so the first
+def test_pretrained_weights_skip_the_training(executed):
+    [(done, folder)] = executed
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((folder / "02_vae/results.json").read_text())
+    assert results["images_per_second"] is None and results["test_loss"] < 105.9
+    assert results["mean_decoded"] < 105.9      # measured with the loaded weights: test_loss is what stands in their file
+
+
+def run_nbval(path, folder):
+    return validate(prepare_copy(path, folder)), folder
+
+
 @each_notebook
-def test_nbval_executes_the_lab_and_compares_the_marked_cells(path, tmp_path):
-    done = validate(prepare_copy(path, tmp_path))
+@executes(run_nbval)
+def test_nbval_executes_the_lab_and_compares_the_marked_cells(path, executed):
+    [(done, folder)] = executed
     assert done.returncode == 0, done.stdout[-3000:]
     passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
     run = [cell for cell in code_cells(path) if "nbval-skip" not in tags(cell)]
     assert passed == len(run) + 1                       # and the cell of injected parameters
-    assert list((tmp_path / "out").glob("*.png")) and list((tmp_path / "out").glob("*.safetensors"))
+    assert list((folder / "out").glob("*.png")) and list((folder / "out").glob("*.safetensors"))
 
 
-def test_nbval_notices_a_changed_output(tmp_path):
-    copy = prepare_copy(PROJECT_ROOT / "notebooks/02_vae.ipynb", tmp_path)
+def run_nbval_on_a_changed_output(folder):
+    copy = prepare_copy(PROJECT_ROOT / "notebooks/02_vae.ipynb", folder)
     notebook = nbformat.read(copy, as_version=4)
     [cell] = [cell for cell in notebook.cells if cell.id == "kl"]
     cell.outputs[0].text = cell.outputs[0].text.replace("1.1927", "1.1928")
     nbformat.write(notebook, copy)
-    done = validate(copy)
+    return validate(copy)
+
+
+@executes(run_nbval_on_a_changed_output)
+def test_nbval_notices_a_changed_output(executed):
+    [done] = executed
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout[-3000:]
 
 
+def run_papermill(path, folder):
+    """Run a lab with seed 0, as the README says."""
+    return command("papermill", f"notebooks/{path.name}", folder / "out.ipynb", "--cwd", "notebooks",
+                   "-f", "notebooks/quick.yml", *tiny_parameters(path, out_dir=folder / "out")), folder / "out.ipynb"
+
+
 @each_notebook
-def test_plain_papermill_runs_the_lab_as_the_readme_says(path, tmp_path):
-    done = command("papermill", f"notebooks/{path.name}", tmp_path / "out.ipynb", "--cwd", "notebooks",
-                   "-f", "notebooks/quick.yml", *tiny_parameters(path, out_dir=tmp_path / "out"))
+@executes(run_papermill)
+def test_plain_papermill_runs_the_lab_as_the_readme_says(path, executed):
+    [(done, notebook)] = executed
     assert done.returncode == 0, done.stderr[-3000:]
-    results = find_results(nbformat.read(tmp_path / "out.ipynb", as_version=4))
+    results = find_results(nbformat.read(notebook, as_version=4))
     assert results["dataset"] == "digits" and set(results) >= COMMON_FIGURES | FIGURES.get(path.stem, set())
 
 
+def run_two_seeds(path, folder):
+    """Run a lab with the seeds 0 and 1 and the parameters of `run_papermill`."""
+    return command("labs", "run", path.stem, "--quick", "--out", folder, *tiny_parameters(path, seed="0,1")), folder
+
+
 @each_notebook
-def test_the_same_seed_gives_the_same_figures(path, tmp_path):
-    results = []
-    for out in (tmp_path / "a", tmp_path / "b"):
-        done = command("labs", "run", path.stem, "--out", out, *tiny_parameters(path))
-        assert done.returncode == 0, done.stdout + done.stderr
-        results.append(json.loads((out / path.stem / "results.json").read_text()))
-    different = {name for name in results[0] if results[0][name] != results[1][name]}
+@executes(run_papermill, run_two_seeds)
+def test_the_same_seed_gives_the_same_figures(path, executed):
+    (plain, notebook), (done, folder) = executed
+    assert plain.returncode == 0 and done.returncode == 0, plain.stderr[-3000:] + done.stdout + done.stderr
+    results = find_results(nbformat.read(notebook, as_version=4))
+    again, other = (json.loads((folder / f"{path.stem},seed={seed}/results.json").read_text()) for seed in (0, 1))
+    different = {name for name in {*results, *again} if results.get(name, ...) != again.get(name, ...)}
     assert different <= set(TIMES)
-    done = command("labs", "run", path.stem, "--out", tmp_path / "c", *tiny_parameters(path, seed=1))
-    other = json.loads((tmp_path / "c" / path.stem / "results.json").read_text())
-    assert {name for name in other if other[name] != results[0][name]} - set(TIMES), "another seed, the same figures"
+    assert {name for name in other if other[name] != results[name]} - set(TIMES), "another seed, the same figures"
 
 
 def run_up_to_the_data(path, **settings):
@@ -231,16 +266,13 @@ def test_pictures_of_another_shape_are_named(path, tmp_path):
     assert "faces" in str(error.value) and "(1, 32, 32)" in str(error.value)
 
 
-def test_a_bad_value_fails_the_run(tmp_path):
-    done = command("labs", "run", "02_vae", "--out", tmp_path, "-p", "dataset", "mnits")
-    run = json.loads((tmp_path / "02_vae/run.json").read_text())
+def run_bad_value(folder):
+    return command("labs", "run", "02_vae", "--out", folder, "-p", "dataset", "mnits"), folder / "02_vae"
+
+
+@executes(run_bad_value)
+def test_a_bad_value_fails_the_run(executed):
+    [(done, folder)] = executed
+    run = json.loads((folder / "run.json").read_text())
     assert done.returncode == 1 and run["error"].startswith("ValueError") and "mnits" in run["error"]
-    assert len([cell for cell in code_cells(tmp_path / "02_vae/02_vae.ipynb") if cell.execution_count]) <= 6
-
-
-@needs_mnist
-def test_pretrained_weights_skip_the_training(tmp_path):
-    done = command("labs", "run", "02_vae", "--out", tmp_path, "-p", "pretrained", "true", "-p", "device", "cpu")
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads((tmp_path / "02_vae/results.json").read_text())
-    assert results["images_per_second"] is None and results["test_loss"] < 105.9
+    assert len([cell for cell in code_cells(folder / "02_vae.ipynb") if cell.execution_count]) <= 6

@@ -6,7 +6,7 @@ import zipfile
 
 import nbformat
 import pytest
-from conftest import NOTEBOOKS, command, definitions
+from conftest import NOTEBOOKS, command, definitions, executes
 from test_instructor import notebooks  # noqa: F401, a fixture
 from test_notebooks import tiny_parameters
 
@@ -130,30 +130,42 @@ def test_a_release_has_all_that_it_takes(released):
         assert b"BEGIN SOLUTION" not in archive.read("student/notebooks/02_vae.ipynb")
 
 
-def run_student(notebook, path, released, tmp_path):
+def run_student(notebook, path, released, folder):
     """Execute a student's notebook with tiny parameters; return the finished process."""
-    copy = tmp_path / f"{path.stem}.ipynb"
+    copy = folder / f"{path.stem}.ipynb"
     nbformat.write(notebook, copy)
-    return command("papermill", copy, tmp_path / "out.ipynb", "--cwd", released / "student/notebooks",
-                   *tiny_parameters(path, out_dir=tmp_path / "out"))
+    return command("papermill", copy, folder / "out.ipynb", "--cwd", released / "student/notebooks",
+                   *tiny_parameters(path, out_dir=folder / "out"))
 
 
-@each_notebook
-def test_the_student_version_runs_up_to_its_first_stub(released, tmp_path, path):
-    student = read(released / f"student/notebooks/{path.name}")
-    done = run_student(student, path, released, tmp_path)
-    first = next(iter(solutions(student)))
-    assert done.returncode == 1 and f"NotImplementedError: {first}: put your answer" in done.stderr, done.stderr[-2000:]
-
-
-@each_notebook
-def test_with_the_solutions_pasted_back_it_runs_to_its_end(released, tmp_path, path):
+def run_with_the_solutions(path, released, folder):
+    """Execute a student's notebook with the solutions pasted back."""
     student = read(released / f"student/notebooks/{path.name}")
     answers = solutions(read(released / f"solutions/notebooks/{path.name}"))
     for name, cell in solutions(student).items():
         cell.source = answers[name].source
-    done = run_student(student, path, released, tmp_path)
+    return run_student(student, path, released, folder)
+
+
+@each_notebook
+@executes(run_with_the_solutions)
+def test_with_the_solutions_pasted_back_it_runs_to_its_end(path, executed):
+    [done] = executed
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run_unsolved(path, released, folder):
+    """Execute a student's notebook as it was handed out."""
+    return run_student(read(released / f"student/notebooks/{path.name}"), path, released, folder)
+
+
+@each_notebook
+@executes(run_unsolved)
+def test_the_student_version_runs_up_to_its_first_stub(released, path, executed):
+    [done] = executed
+    student = read(released / f"student/notebooks/{path.name}")
+    first = next(iter(solutions(student)))
+    assert done.returncode == 1 and f"NotImplementedError: {first}: put your answer" in done.stderr, done.stderr[-2000:]
 
 
 # --------------------------------------------------------------------------------- small notebooks

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 
 import psutil
 import pytest
 import torch
-from conftest import BIN, PROJECT_ROOT, command
+from conftest import PROJECT_ROOT, command, executes, started
 from torch import nn
 
 from labutils import CheckpointError, TrainingState, get_loaders, seed_everything
@@ -69,42 +68,58 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("lab", CALLS)
-def test_kill_9_and_resume_end_bit_identical(lab, tmp_path):
+def run_killed_and_resumed(lab, folder):
+    """Train alone, and again up to a `kill -9`; note the epoch of what that has left; resume."""
     networks, call = CALLS[lab]
     script = textwrap.dedent(SCRIPT).format(tests=str(PROJECT_ROOT / "tests"), lab=lab, networks=networks, call=call)
-
-    def run(mode):
-        return subprocess.run([sys.executable, "-c", script, str(tmp_path), mode], capture_output=True, text=True, timeout=300)
-    killed = run("kill")
+    killed = command("python", "-c", script, folder, "kill")
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-    [state] = (tmp_path / "killed").glob("*.state")
-    assert read_checkpoint(state)[0]["epoch"] == 2
-    resumed = run("resume")
+    [state] = (folder / "killed").glob("*.state")
+    epoch = read_checkpoint(state)[0]["epoch"]
+    return epoch, command("python", "-c", script, folder, "resume"), folder
+
+
+@pytest.mark.parametrize("lab", CALLS)
+@executes(run_killed_and_resumed)
+def test_kill_9_and_resume_end_bit_identical(lab, executed):
+    [(epoch, resumed, folder)] = executed
+    assert epoch == 2
     assert resumed.returncode == 0 and "going on after epoch 2" in resumed.stdout, resumed.stderr[-2000:]
-    expected, found = (read_checkpoint(tmp_path / name / "end.safetensors") for name in ("alone", "killed"))
+    expected, found = (read_checkpoint(folder / name / "end.safetensors") for name in ("alone", "killed"))
     assert found[0] == expected[0] and all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
 
 
-def test_a_whole_lab_is_killed_and_resumed_to_the_same_figures(tmp_path):
-    tiny = ["-p", "dataset", "digits", "-p", "limit", "512", "-p", "epochs", "12", "-p", "sweep_images", "300", "-p", "sweep_epochs", "1",
-            "-p", "n_samples", "64", "-p", "device", "cpu"]
-    assert command("labs", "run", "02_vae", *tiny, "--out", tmp_path / "alone").returncode == 0
-    folder = tmp_path / "killed/02_vae"
-    with subprocess.Popen([BIN / "labs", "run", "02_vae", *tiny, "--out", tmp_path / "killed"], cwd=PROJECT_ROOT,
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+TINY = ["-p", "dataset", "digits", "-p", "limit", "512", "-p", "epochs", "12", "-p", "sweep_images", "300", "-p", "sweep_epochs", "1",
+        "-p", "n_samples", "64", "-p", "device", "cpu"]
+
+
+def run_a_lab_alone(folder):
+    return command("labs", "run", "02_vae", *TINY, "--out", folder), folder / "02_vae"
+
+
+def run_a_killed_lab(folder):
+    """Kill the kernel of a lab in its training; return the exit code, the record and the epoch, and those of the same command once more."""
+    lab = folder / "02_vae"
+    with started("labs", "run", "02_vae", *TINY, "--out", folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         for _ in range(12_000):
-            if (folder / "vae.state").exists() or process.poll() is not None:
+            if (lab / "vae.state").exists() or process.poll() is not None:
                 break
             time.sleep(0.01)
         for child in psutil.Process(process.pid).children(recursive=True):
             child.send_signal(signal.SIGKILL)
-    assert process.returncode == 1 and json.loads((folder / "run.json").read_text())["status"] == "failed"
-    assert read_checkpoint(folder / "vae.state")[0]["epoch"] < 12
-    done = command("labs", "run", "02_vae", *tiny, "--out", tmp_path / "killed")       # the same command once more
+        process.wait(120)
+    record, epoch = json.loads((lab / "run.json").read_text()), read_checkpoint(lab / "vae.state")[0]["epoch"]
+    return process.returncode, record, epoch, command("labs", "run", "02_vae", *TINY, "--out", folder), lab
+
+
+@executes(run_a_killed_lab, run_a_lab_alone)
+def test_a_whole_lab_is_killed_and_resumed_to_the_same_figures(executed):
+    (returncode, record, epoch, done, folder), (alone, folder_alone) = executed
+    assert alone.returncode == 0, alone.stderr
+    assert returncode == 1 and record["status"] == "failed" and epoch < 12
     assert done.returncode == 0, done.stderr
-    alone, resumed = (json.loads((tmp_path / name / "02_vae/results.json").read_text()) for name in ("alone", "killed"))
-    different = {name for name in alone if alone[name] != resumed[name]}
+    expected, resumed = (json.loads((path / "results.json").read_text()) for path in (folder_alone, folder))
+    different = {name for name in expected if expected[name] != resumed[name]}
     assert different <= {"seconds", "images_per_second"}
     assert json.loads((folder / "run.json").read_text())["resumed"] and not list(folder.glob("*.state"))
 

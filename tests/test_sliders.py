@@ -55,6 +55,7 @@ def test_without_ipywidgets_a_lab_goes_on(shown, monkeypatch, capsys):
 def test_a_kernel_without_ipywidgets_runs_every_cell_of_a_lab(tmp_path, monkeypatch):
     """Those of the sliders too, as a student would who steps through."""
     (tmp_path / "ipywidgets.py").write_text("raise ImportError('not installed')")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
     path = PROJECT_ROOT / "notebooks/02_vae.ipynb"
     notebook = nbformat.read(prepare_copy(path, tmp_path), as_version=4)
