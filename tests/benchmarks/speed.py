@@ -4,6 +4,7 @@
     python tests/benchmarks/speed.py "MLP GAN" --device cuda --json speed.json
     python tests/benchmarks/speed.py --scaling              an epoch of the small VAE on 6,000 to 600,000 images
     python tests/benchmarks/speed.py --quality 5            losses of both loops for five seeds: is the speed bought with them?
+    python tests/benchmarks/speed.py --compile              the lab's networks compiled: what is gained, and what compiling takes
 
 The plain loop is what most course labs have: torchvision's MNIST with ToTensor, a DataLoader, the optimiser as it
 comes, `.item()` in each step. The lab's side takes its networks and its steps out of the notebook, and the
@@ -219,18 +220,21 @@ def forever(loader):
 class Side:
     """One of the two loops: `run(n)` takes n steps and returns seconds and the mean losses of these steps."""
 
-    def __init__(self, kind, name, device, seed=0):
+    def __init__(self, kind, name, device, seed=0, compiled=False):
         self.kind, self.case, self.device = kind, CASES[name], device
         lab = definitions(self.case.lab)
         lab.device, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
         seed_everything(seed)
         networks = self.case.networks(lab).to(device)
         self.n_weights = sum(p.numel() for p in networks.parameters())
+        for network in (networks if isinstance(networks, torch.nn.ModuleList) else [networks]) if compiled else ():
+            network.compile(mode="reduce-overhead")     # on a GPU: CUDA graphs
         self.step = (self.case.ours if kind == "ours" else self.case.plain)(lab, networks, device)
-        loader = plain_loader(self.case)
         if kind == "ours":
             keep_memory()
             loader, _ = get_loaders("mnist", self.case.batch_size, image_range=self.case.image_range, device=device, seed=seed)
+        else:
+            loader = plain_loader(self.case)
         self.batches = forever(loader)
 
     def run(self, n_steps):
@@ -312,6 +316,19 @@ def compare(name, device, rounds, seconds):
             "steps": n_steps * rounds, "loss": loss, "plain_loss": plain_loss, "peak_mb": peaks[0], "plain_peak_mb": peaks[1]}
 
 
+def compare_compiled(names, device, rounds, n_steps=50):
+    """Print how much faster compiled networks are than the lab's own, in turn, and the seconds of the first step."""
+    for name in names:
+        as_is, compiled = (Remote("ours", name, device, 0, flag) for flag in (False, True))
+        as_is.run(5)
+        first, _ = compiled.run(1)
+        compiled.run(5)
+        ratios = [as_is.run(n_steps)[0] / compiled.run(n_steps)[0] for _ in range(rounds)]
+        as_is.end(), compiled.end()
+        print(f"{name:<24}compiled {statistics.median(ratios):5.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}), "
+              f"first step {first:.0f} s", flush=True)
+
+
 def quality(names, device, n_seeds, n_steps):
     """Print the losses of both loops after as many steps, mean and standard error over seeds, over the last fifth of them."""
     print(f"mean losses over {n_steps // 5} steps, after {n_steps - n_steps // 5} others; {n_seeds} seeds, mean ± standard error")
@@ -381,6 +398,7 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--scaling", action="store_true", help="time an epoch of 6,000 to 600,000 images instead")
     parser.add_argument("--quality", type=int, metavar="N", help="compare losses over N seeds instead")
+    parser.add_argument("--compile", action="store_true", help="time the lab's networks compiled against the lab's as they are")
     parser.add_argument("--steps", type=int, default=500, help="of --quality")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
@@ -388,6 +406,8 @@ def main():
     device = get_device(options.device)
     if options.scaling:
         return scaling(device)
+    if options.compile:
+        return compare_compiled(options.cases or CASES, device, options.rounds)
     if options.quality:
         return quality(options.cases or CASES, device, options.quality, options.steps)
     limit = machine_limit(device)
