@@ -321,3 +321,22 @@ def test_describe_gives_the_error_of_the_mean_and_the_kl_of_each_latent():
     assert error == pytest.approx(((vae.draw(q.mean) - x)**2).mean().item()**0.5, rel=1e-5)
     closed = 0.5 * (q.mean**2 + q.variance - q.variance.log() - 1)
     torch.testing.assert_close(kl, closed.mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_of_the_timing_is_the_lesson_s_own_in_float32():
+    vae, plain = lab.ConvVAE().eval(), lab.FloatVAE().eval()
+    plain.load_state_dict(vae.state_dict())
+    x, z = torch.rand(3, 1, 28, 28), torch.randn(3, 32)
+    q, expected = plain.encode(x), vae.encode(x)
+    assert torch.equal(q.mean, expected.mean) and torch.equal(q.stddev, expected.stddev)
+    assert torch.equal(plain.decode(z), vae.decode(z))
+
+
+def test_a_timed_step_trains(monkeypatch):
+    taken = []
+    monkeypatch.setattr(lab, "train_step", lambda *arguments: taken.append(arguments) or (torch.zeros(()), torch.zeros(())))
+    assert lab.timed_step(lab.ConvVAE, torch.channels_last)() > 0
+    vae, optimizer, pictures, sigma, beta = taken[0]
+    assert len(taken) == 2 and pictures.shape == (128, 1, 28, 28) and (sigma, beta) == (None, 1.0)
+    assert vae.decoder[4].weight.is_contiguous(memory_format=torch.channels_last)
+    assert {id(p) for p in vae.parameters()} == {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -1,13 +1,14 @@
 """The definitions of lab 02, taken from the notebook, against second sources."""
 
 import math
+from itertools import islice
 
 import pytest
 import torch
 from conftest import definitions
 from torch import distributions
 
-from labutils import seed_everything
+from labutils import get_loaders, seed_everything
 
 lab = definitions("02_vae")
 
@@ -302,3 +303,37 @@ def test_split_kl_of_known_cases():
     mu, logvar = torch.randn(4000, 1) * math.sqrt(1 - 0.01), torch.full((4000, 1), math.log(0.01))
     information, mismatch = lab.split_kl(mu, logvar)
     assert mismatch == pytest.approx(0, abs=0.1) and information == pytest.approx(-math.log(0.1), abs=0.1)
+
+
+# ------------------------------------------------------------------------------------- why this is fast
+
+def test_pictures_one_by_one_are_those_of_the_loader():
+    _, loader = get_loaders("digits", 16, limit=40)
+    slow = torch.utils.data.DataLoader(lab.OneByOne(loader), 16)
+    for (x, labels), (y, others) in zip(loader, slow, strict=True):
+        assert torch.equal(x, y) and torch.equal(labels, others)
+
+
+def test_the_network_in_float32_is_the_same_but_for_the_rounding(monkeypatch):
+    vae, plain = (network((784, 40, 20)) for network in (lab.VAE, lab.FloatVAE))
+    plain.load_state_dict(vae.state_dict())
+    x, z = torch.rand(5, 1, 28, 28), torch.randn(5, 20)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)        # a machine without bfloat16
+    for found, expected in ((plain.encode(x)[0], vae.encode(x)[0]), (plain.encode(x)[1], vae.encode(x)[1]),
+                            (plain.decode(z), vae.decode(z))):
+        assert torch.equal(found, expected)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert not torch.equal(vae.decode(z), plain.decode(z))          # rounded, where the hardware is said to have it
+
+
+def test_each_saving_leaves_the_steps_as_they_are():
+    lab.sizes, lab.batch_norm, lab.device = (784, 40, 20), False, torch.device("cpu")
+    losses = []
+    for fused, read in ((False, True), (False, False), (True, False)):
+        loader, _ = get_loaders("digits", 32, limit=100)
+        for meters in islice(lab.training(loader, lab.FloatVAE, fused, read), 6):
+            pass
+        assert all(meter.count == 100 + 64 for meter in meters)     # a pass of 32 + 32 + 32 + 4 images, two batches more
+        losses.append([meter.avg for meter in meters])
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=1e-4)
