@@ -2,11 +2,13 @@
 
 import re
 import tomllib
+from importlib.metadata import distributions
 
 import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from labutils.instructor.run import find_results
 from labutils.paths import PROJECT_ROOT
@@ -40,6 +42,15 @@ def test_each_requirement_is_pinned_to_a_version_that_it_allows():
     pins = dict(line.lower().split("==") for line in constraints())
     for requirement in requirements():
         assert pins[requirement.name] in requirement.specifier, requirement
+
+
+def test_each_installed_package_allows_the_oldest_python_of_the_project():
+    """The first release of it: a package that asks for 3.11.5 cannot be installed beside Debian's 3.11.2."""
+    oldest = project()["requires-python"].removeprefix(">=") + ".0"
+    pinned = {line.lower().replace("_", "-") for line in constraints()}
+    found = {f"{d.metadata['Name'].lower().replace('_', '-')}=={d.version}": d.metadata["Requires-Python"] for d in distributions()}
+    assert len(pinned & set(found)) > 100
+    assert not [name for name, python in found.items() if name in pinned and python and oldest not in SpecifierSet(python)]
 
 
 def test_conda_has_the_same_pins_and_the_project_itself():
