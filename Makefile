@@ -1,9 +1,9 @@
-# make labs: set up, then run every lab in its reduced form.    make test: set up, then test.
+# make labs: set up, then run every lab in its reduced form, two at a time.    make test: set up, then test.
 PYTHON ?= python3
 BIN = .venv/bin
 
 labs: .venv/installed
-	$(BIN)/labs run --quick
+	$(BIN)/labs run --quick --jobs 2
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from contextlib import contextmanager
 from datetime import datetime
@@ -574,6 +575,36 @@ def test_the_rest_is_estimated_from_earlier_runs_of_the_same_kind(tmp_path, monk
     assert line(epochs=4) == "02_vae: cell 3 of 8, 00:10"
     monkeypatch.setattr(jobs.time, "perf_counter", lambda: 1200.0)
     assert line(epochs=3) == "02_vae: cell 3 of 8, 03:20", "longer than ever: nothing is known of the rest"
+
+
+def test_of_runs_side_by_side_the_longest_begin_first(notebooks, tmp_path, monkeypatch):
+    def store(lab, figures):
+        notebook = nbformat.read(notebooks / f"{lab}.ipynb", as_version=4)
+        notebook.cells[-1].outputs = [nbformat.v4.new_output("display_data", {"application/json": figures})]
+        nbformat.write(notebook, notebooks / f"{lab}.ipynb")
+    store("04_good", {"seconds": 50})
+    store("05_raises", {"seconds": None})
+    store("06_dies", {"seconds": 9000})
+    (notebooks / "07_hangs.ipynb").write_text("damaged")
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier/run.json").write_text(json.dumps({"lab": "06_dies", "status": "ok", "seconds": 3, "parameters": {"value": 1}}))
+    names = ["05_raises", "07_hangs", "06_dies", "04_good", "01_good"]
+    work = [Job(name, {"value": 1}, tmp_path / name, 9) for name in names]
+    assert [names[i] for i in jobs.longest_first(work)] == ["04_good", "06_dies", "05_raises", "07_hangs", "01_good"]
+
+    begun, together = [], threading.Barrier(2, timeout=PATIENCE)
+
+    def run_two(job, *_):
+        begun.append(job.lab)
+        if len(begun) <= 2:
+            together.wait()
+        return Outcome(job.lab, "ok", 1, {})
+    monkeypatch.setattr(jobs, "run_or_keep", run_two)
+    assert [outcome.lab for outcome in jobs.run_jobs(work, 2)] == names and set(begun[:2]) == {"04_good", "06_dies"}
+    begun.clear()
+    monkeypatch.setattr(jobs, "run_or_keep", lambda job, *_: begun.append(job.lab) or Outcome(job.lab, "ok", 1, {}))
+    jobs.run_jobs(work)
+    assert begun == names, "one after the other, they come as they were named"
 
 
 def test_a_run_that_was_killed_in_its_training_is_resumed(notebooks, tmp_path):

@@ -13,7 +13,8 @@ from statistics import median
 
 from tqdm import tqdm
 
-from .run import Outcome, Watch, earlier_outcome, forget_trainings, run_job
+from .labs import DamagedLab, read_lab
+from .run import Outcome, Watch, earlier_outcome, find_results, forget_trainings, run_job
 
 
 def run_jobs(jobs, n_workers=1, force=False):
@@ -25,11 +26,31 @@ def run_jobs(jobs, n_workers=1, force=False):
     if n_workers > 1:
         # each kernel gets its share of the cores: more threads than cores would slow all of them down
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // n_workers)))
-    watches = [Watch() for _ in jobs]
+    watches, futures = [Watch() for _ in jobs], [None] * len(jobs)
     with ThreadPoolExecutor(n_workers) as pool, stopping(watches):
-        futures = [pool.submit(run_or_keep, job, watch, force) for job, watch in zip(jobs, watches)]
+        for i in longest_first(jobs) if n_workers > 1 else range(len(jobs)):
+            futures[i] = pool.submit(run_or_keep, jobs[i], watches[i], force)
         follow(futures, jobs, watches)
     return [future.result() for future in futures]
+
+
+def longest_first(jobs):
+    """Return the indices of jobs, those that take longest first: begun last, they would leave the other cores idle.
+
+    Earlier runs tell how long; for a lab without any, the training that is stored in its notebook.
+    """
+    known = earlier_seconds(jobs)
+    took = [known[likeness(job.lab, job.parameters)] or [stored_seconds(job.lab)] for job in jobs]
+    return sorted(range(len(jobs)), key=lambda i: median(took[i]), reverse=True)
+
+
+def stored_seconds(lab):
+    """Return how long the training took whose outputs are stored in a lab, or 0."""
+    try:
+        seconds = find_results(read_lab(lab)).get("seconds")
+    except DamagedLab:      # its run will say so
+        return 0
+    return seconds if isinstance(seconds, (int, float)) else 0
 
 
 def run_or_keep(job, watch, force):
