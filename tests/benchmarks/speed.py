@@ -5,6 +5,7 @@
     python tests/benchmarks/speed.py --scaling              an epoch of the small VAE on 6,000 to 600,000 images
     python tests/benchmarks/speed.py --quality 5            losses of both loops for five seeds: is the speed bought with them?
     python tests/benchmarks/speed.py --compile              the lab's networks compiled: what is gained, and what compiling takes
+    python tests/benchmarks/speed.py DCGAN --profile        where the time of the lab's step goes
 
 The plain loop is what most course labs have: torchvision's MNIST with ToTensor, a DataLoader, the optimiser as it
 comes, `.item()` in each step. The lab's side takes its networks and its steps out of the notebook, and the
@@ -348,6 +349,27 @@ def quality(names, device, n_seeds, n_steps):
         print(f"{'':<24}{'apart':<7}" + "   ".join(f"{value:+.1f} standard errors" for value in apart), flush=True)
 
 
+def profile_steps(names, device, seconds, n_kernels=8):
+    """Print the share that each kind of kernel has in the lab's step.
+
+    The profiler itself takes microseconds a kernel: nothing for the DCGAN, as much as the step for the VAE of batch 64.
+    """
+    from torch.profiler import profile
+    for name in names:
+        side = Side("ours", name, device)
+        side.run(5)
+        n_steps = max(5, round(5 * seconds / side.run(5)[0]))
+        took, _ = side.run(n_steps)
+        with profile() as profiled:
+            under_profiler, _ = side.run(n_steps)
+        which = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+        kernels = sorted(profiled.key_averages(), key=lambda kernel: -getattr(kernel, which))
+        total = sum(getattr(kernel, which) for kernel in kernels)
+        print(f"{name}: {1000 * took / n_steps:.2f} ms a step, {1000 * under_profiler / n_steps:.2f} under the profiler")
+        for kernel in kernels[:n_kernels]:
+            print(f"    {getattr(kernel, which) / total:>6.1%}  {kernel.count / n_steps:>6.1f} calls a step  {kernel.key}", flush=True)
+
+
 def machine_limit(device):
     """GFLOP/s of a matrix product of 2048 x 2048 in float32 and bfloat16, and GB/s of a copy."""
     def best(work, n=10):
@@ -399,6 +421,7 @@ def main():
     parser.add_argument("--scaling", action="store_true", help="time an epoch of 6,000 to 600,000 images instead")
     parser.add_argument("--quality", type=int, metavar="N", help="compare losses over N seeds instead")
     parser.add_argument("--compile", action="store_true", help="time the lab's networks compiled against the lab's as they are")
+    parser.add_argument("--profile", action="store_true", help="print where the time of the lab's step goes")
     parser.add_argument("--steps", type=int, default=500, help="of --quality")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
@@ -408,6 +431,8 @@ def main():
         return scaling(device)
     if options.compile:
         return compare_compiled(options.cases or CASES, device, options.rounds)
+    if options.profile:
+        return profile_steps(options.cases or CASES, device, options.seconds)
     if options.quality:
         return quality(options.cases or CASES, device, options.quality, options.steps)
     limit = machine_limit(device)
