@@ -10,7 +10,7 @@ from scipy.stats import norm
 from labutils.instructor import bands, cli, labs
 from labutils.instructor.bands import band, check, make_bands
 from labutils.instructor.labs import UsageError
-from labutils.instructor.run import Outcome
+from labutils.instructor.run import Outcome, find_results
 
 
 def write_runs(folder, lab, losses, **parameters):
@@ -19,7 +19,7 @@ def write_runs(folder, lab, losses, **parameters):
         run.mkdir(parents=True)
         about = {"lab": lab, "status": "ok", "parameters": {**parameters, "seed": seed}, "revision": "abc"}
         (run / "run.json").write_text(json.dumps(about))
-        results = {"loss": loss, "modes": 8, "epochs": 3, "seconds": 10 + loss, "device": "cpu", "verified": True}
+        results = {"loss": loss, "modes": 8, "epochs": 3, "dcgan_n_samples": 99, "seconds": 10 + loss, "device": "cpu", "verified": True}
         (run / "results.json").write_text(json.dumps(results))
 
 
@@ -107,3 +107,10 @@ def test_the_bands_are_of_labs_that_are_there_and_of_five_seeds():
     for profile in bands.read_expected().values():
         assert set(profile) <= set(labs.lab_names())
         assert all(len(about["seeds"]) >= 5 and about["figures"] for about in profile.values())
+
+
+def test_the_figures_stored_in_the_notebooks_lie_in_their_bands():
+    """The notebooks are shipped as they ran at the lesson's values: the profile "full"."""
+    stored = [Outcome(lab, "ok", 0, find_results(labs.read_lab(lab))) for lab in bands.read_expected()["full"]]
+    outside, n_compared = check(stored, "full")
+    assert not outside and n_compared > 40
