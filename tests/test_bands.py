@@ -40,7 +40,7 @@ def test_few_values_make_a_wide_band_and_equal_ones_a_narrow_one():
     deviation = 0.005**0.5
     assert (high - low) / 2 == pytest.approx(8.610 * deviation * (6 / 5) ** 0.5, rel=1e-3)      # t of 4 degrees of freedom
     assert band([8, 8, 8, 8, 8]) == [7.92, 8.08]
-    assert band([-50.0] * 5) == [-50.5, -49.5]
+    assert band([-50.0] * 5) == [-50.5, -49.5] and band([0.0] * 5) == [-0.01, 0.01]
 
 
 def test_bands_are_made_of_figures_and_keep_those_of_other_labs(tmp_path, expected):

@@ -18,15 +18,19 @@ HEAD = """\
 # Made by 'labs run --quick -p seed 0,1,2,3,4 --out runs/bands', then 'labs bands runs/bands quick'; the profile full by
 # the same without --quick.
 # A band is the interval that a run with another seed leaves once in a thousand times, if the runs are normally
-# distributed (Student's t prediction interval), and never narrower than one per cent of the mean to either side.
+# distributed (Student's t prediction interval), and never narrower than one per cent of the mean to either side, or
+# than 0.01 where the mean is 0.
 """
 
 
 def band(values):
-    """Return (low, high): the prediction interval of 99.9 % for one more value, four digits, at least 1 % to either side."""
+    """Return (low, high): the prediction interval of 99.9 % for one more value, four digits, at least 1 % of the mean.
+
+    Where the mean is 0, at least 0.01.
+    """
     n, mean = len(values), statistics.fmean(values)
     half = t.ppf(0.9995, n - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
-    half = max(half, abs(mean) / 100)
+    half = max(half, abs(mean) / 100 or 0.01)
     return [float(f"{mean - half:.4g}"), float(f"{mean + half:.4g}")]
 
 
