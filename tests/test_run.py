@@ -590,7 +590,7 @@ def test_of_runs_side_by_side_the_longest_begin_first(notebooks, tmp_path, monke
     (tmp_path / "earlier/run.json").write_text(json.dumps({"lab": "06_dies", "status": "ok", "seconds": 3, "parameters": {"value": 1}}))
     names = ["05_raises", "07_hangs", "06_dies", "04_good", "01_good"]
     work = [Job(name, {"value": 1}, tmp_path / name, 9) for name in names]
-    assert [names[i] for i in jobs.longest_first(work)] == ["04_good", "06_dies", "05_raises", "07_hangs", "01_good"]
+    assert [names[i] for i in jobs.longest_first(work, jobs.earlier_seconds(work))] == ["04_good", "06_dies", "05_raises", "07_hangs", "01_good"]
 
     begun, together = [], threading.Barrier(2, timeout=PATIENCE)
 

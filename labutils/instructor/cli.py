@@ -83,7 +83,7 @@ def add_run(commands):
                      help="a YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each")
     run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/quick or runs/full")
     where = run.add_mutually_exclusive_group()
-    where.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time")
+    where.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time, the longest first")
     where.add_argument("--scheduler", metavar="ADDRESS",
                        help="run on the workers of this Dask scheduler (tcp://HOST:8786, or its JSON file)")
     run.add_argument("--device", help="auto, cuda, mps or cpu")

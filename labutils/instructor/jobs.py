@@ -18,7 +18,7 @@ from .run import Outcome, Watch, earlier_outcome, find_results, forget_trainings
 
 
 def run_jobs(jobs, n_workers=1, force=False):
-    """Run jobs, `n_workers` at a time, and return their outcomes in the order of the jobs.
+    """Run jobs, `n_workers` at a time (if several, the longest first); return their outcomes in the order of the jobs.
 
     A run that went well earlier, with the same code and parameters, is kept unless `force`. Ctrl-C and
     SIGTERM kill the kernels: runs in progress end as "interrupted", with what was executed so far.
@@ -26,22 +26,22 @@ def run_jobs(jobs, n_workers=1, force=False):
     if n_workers > 1:
         # each kernel gets its share of the cores: more threads than cores would slow all of them down
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // n_workers)))
-    watches, futures = [Watch() for _ in jobs], [None] * len(jobs)
+    watches, futures, known = [Watch() for _ in jobs], [None] * len(jobs), earlier_seconds(jobs)
     with ThreadPoolExecutor(n_workers) as pool, stopping(watches):
-        for i in longest_first(jobs) if n_workers > 1 else range(len(jobs)):
+        for i in longest_first(jobs, known) if n_workers > 1 else range(len(jobs)):
             futures[i] = pool.submit(run_or_keep, jobs[i], watches[i], force)
-        follow(futures, jobs, watches)
+        follow(futures, jobs, watches, known)
     return [future.result() for future in futures]
 
 
-def longest_first(jobs):
+def longest_first(jobs, known):
     """Return the indices of jobs, those that take longest first: begun last, they would leave the other cores idle.
 
-    Earlier runs tell how long; for a lab without any, the training that is stored in its notebook.
+    known    what earlier runs took (`earlier_seconds`); for a lab without any, the training stored in its notebook tells
     """
-    known = earlier_seconds(jobs)
-    took = [known[likeness(job.lab, job.parameters)] or [stored_seconds(job.lab)] for job in jobs]
-    return sorted(range(len(jobs)), key=lambda i: median(took[i]), reverse=True)
+    stored = {lab: [stored_seconds(lab)] for lab in {job.lab for job in jobs}}
+    took = [median(known[likeness(job.lab, job.parameters)] or stored[job.lab]) for job in jobs]
+    return sorted(range(len(jobs)), key=took.__getitem__, reverse=True)
 
 
 def stored_seconds(lab):
@@ -91,10 +91,12 @@ def stopping(watches):
             raise
 
 
-def follow(futures, jobs, watches):
-    """Print a line for each run that has ended; on a terminal also one for each in progress, redrawn every second."""
+def follow(futures, jobs, watches, seconds):
+    """Print a line for each run that has ended; on a terminal also one for each in progress, redrawn every second.
+
+    seconds    what earlier runs took (`earlier_seconds`), to which the new ones are added
+    """
     numbers, terminal, lines = dict(zip(futures, range(len(jobs)))), sys.stderr.isatty(), {}
-    seconds = earlier_seconds(jobs) if terminal else {}
     while numbers:
         # not without a time-out: Python would not see a signal that comes just before it blocks
         done, _ = wait(numbers, timeout=1, return_when=FIRST_COMPLETED)
@@ -104,7 +106,7 @@ def follow(futures, jobs, watches):
                 lines.pop(number).close()
                 sys.stderr.write("\r")      # tqdm leaves the cursor where the line has ended
             report_line(future.result())
-            if terminal and future.result().status == "ok":
+            if future.result().status == "ok":
                 seconds[likeness(jobs[number].lab, jobs[number].parameters)].append(future.result().seconds)
         for number in numbers.values() if terminal else ():
             if watches[number].started:

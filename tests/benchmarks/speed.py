@@ -352,7 +352,7 @@ def quality(names, device, n_seeds, n_steps):
 def profile_steps(names, device, seconds, n_kernels=8):
     """Print the share that each kind of kernel has in the lab's step.
 
-    The profiler itself takes microseconds a kernel: nothing for the DCGAN, as much as the step for the VAE of batch 64.
+    The profiler itself takes microseconds a kernel: nothing for the DCGAN, half a step or more for the VAE of batch 64.
     """
     from torch.profiler import profile
     for name in names:
