@@ -195,19 +195,26 @@ def set_random_state(state):
         torch.mps.set_rng_state(state["mps"])
 
 
-def find_pretrained(name):
-    """Return the path of the course's own weights `checkpoints/NAME.safetensors`, or None.
+def find_pretrained(name, **settings):
+    """Return the path of the course's own weights `checkpoints/NAME.safetensors`, or say that there are none, and return None.
 
-    Raises `CheckpointError` where the file is not the one that the card describes.
+    `settings`, such as `beta=4`, are those that the weights must have been trained with. Raises `CheckpointError`
+    where the file is not the one that the card describes.
     """
     path = PRETRAINED_DIR / f"{name}.safetensors"
     if not path.is_file():
+        print(f"the course has no weights {name}: training")
         return None
     found, expected = sha256(path), read_card().get(name, {}).get("sha256")
     if found != expected:
         raise CheckpointError(f"{path} is not the file of the card {PRETRAINED_DIR / 'card.json'}: its SHA-256 sum is "
                               f"{found}, and should be {expected}; bring it back with 'git checkout checkpoints', or "
                               "train anew with pretrained=False")
+    config, _ = read_checkpoint(path)
+    for setting, value in settings.items():
+        if config[setting] != value:
+            print(f"the course's weights {name} were trained with {setting} = {config[setting]}, not {value}: training")
+            return None
     return path
 
 

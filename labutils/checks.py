@@ -63,6 +63,12 @@ def require(exercise, condition, hint, stronger):
         refuse(exercise, hint, stronger)
 
 
+def require_graph(exercise, given):
+    """Refuse a loss that has the right value and cannot be trained with."""
+    require(exercise, getattr(given, "requires_grad", False), "The value is right, but it carries no graph: nothing can be trained with it.",
+            "Where does the tensor become a plain number?")
+
+
 def compare(exercise, given, right, mistakes=(), *, tolerance=1e-4):
     """Refuse a tensor, array or number that is not `right`, naming the first mistake that fits."""
     try:
@@ -226,7 +232,7 @@ def check_corrupt(answer):
             "Operators such as += and methods that end in _ write into the tensor that they are given.")
     require(name, noisy.min() >= 0 and noisy.max() <= 1, "Pixels lie outside of 0..1.",
             "What becomes of a white pixel that gets still more?")
-    require(name, close(answer(x, 0.0), x, 1e-6), "With sigma = 0 the images change.", "Noise of no width is no noise.")
+    require(name, close(answer(x, 1e-14), x, 1e-6), "Where sigma is next to 0 the images change.", "Noise of no width is no noise.")
     require(name, not torch.equal(noisy, answer(x, 0.5)), "The noise is the same at each call.",
             "The network would learn this one pattern by heart. What fixes it?")
     grey, black = torch.full((60, 1, 28, 28), 0.5), torch.zeros(60, 1, 28, 28)
@@ -257,9 +263,10 @@ def check_corrupt(answer):
 def check_denoising_loss(answer):
     """Squared error of what the model makes of the noisy images, against the clean ones: a scalar."""
     name = "denoising_loss"
+    weight = torch.tensor(0.5, requires_grad=True)
 
     def model(images):
-        return 0.3 + 0.5 * images
+        return 0.3 + weight * images
     for seed, shape in ((0, (4, 1, 28, 28)), (1, (7, 3, 5, 5)), (2, (1, 1, 2, 2))):
         x, noisy = (values.sigmoid() for values in draws(seed, shape, shape))
         kept, b = x.clone(), len(x)
@@ -288,6 +295,7 @@ def check_denoising_loss(answer):
                     "Look at its gradient in the box above."),
             Mistake((model(noisy) - x).abs().sum() / b, "These are absolute errors.", "The squared error is asked for."),
         ], tolerance=1e-3)
+        require_graph(name, given)
 
 
 # ------------------------------------------------------------------------------------------- lab 02
@@ -371,7 +379,8 @@ def check_beta_loss(answer):
         kl = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0))
         total, kl_total = nll.sum() / b, kl.sum() / b
         twice = F.binary_cross_entropy_with_logits(logits.sigmoid(), x.flatten(1), reduction="sum") / b
-        compare(name, answer(logits, x, mu, logvar, beta), total + beta * kl_total, [
+        given = answer(logits.clone().requires_grad_(), x, mu.clone().requires_grad_(), logvar.clone().requires_grad_(), beta)
+        compare(name, given, total + beta * kl_total, [
             Mistake(nll.mean() + beta * kl_total, "The cross entropy is averaged over the pixels: a hidden beta of 784.",
                     "What does reduction='mean' divide by?"),
             Mistake(total + beta * kl.mean(), "The KL is averaged over the latents, where their sum is asked for.",
@@ -387,35 +396,41 @@ def check_beta_loss(answer):
             Mistake(twice + beta * kl_total, "A sigmoid too many: the loss takes logits as they are.",
                     "What does '_with_logits' do first?"),
         ], tolerance=1e-3)
+        require_graph(name, given)
 
 
 @exercise
 def check_sample_codes(answer):
     """Draw n codes from the aggregate posterior of codes with means and log variances (N, d): (n, d)."""
     name = "sample_codes"
-    mu = torch.tensor([[-4.0, 0.0]]).repeat(300, 1)
-    mu[200:, 0] = 4.0                       # two thirds of the pictures left, one third right
+    mu = torch.tensor([[-4.0, 4.0]]).repeat(300, 1)
     logvar = torch.tensor([[-2.0, 0.0]]).repeat(300, 1)
+    mu[200:], logvar[200:] = -mu[200:], logvar[200:].flip(1)        # two thirds of the pictures left, one third right
     torch.manual_seed(0)
     z = answer(mu, logvar, 6000)
     require(name, isinstance(z, torch.Tensor) and z.shape == (6000, 2),
             f"The codes should have the shape (6000, 2), n and the number of latents, not {tuple(getattr(z, 'shape', ()))}.",
             "Each draw takes two steps: which picture, then where in its Gaussian?")
     z = z.double()
-    within = torch.where(z[:, 0] > 0, z[:, 0] - 4, z[:, 0] + 4).std()
+    right_side = z[:, 0] > 0
     require(name, len(z.unique(dim=0)) > 5000, "Codes are repeated: they have no noise of their own.",
             "A mean is not a draw: its Gaussian has a width, too.")
-    require(name, (z[:, 0].abs() < 2).double().mean() < 0.02, "Many codes lie where no picture has its code.",
+    require(name, (z[:, 0].abs() < 1).double().mean() < 0.02, "Many codes lie where no picture has its code.",
             "The mixture of Gaussians is not the Gaussian with the mean and the variance of them all.")
-    require(name, abs((z[:, 0] > 0).double().mean() - 1 / 3) < 0.05, "The pictures are not chosen equally often.",
+    require(name, ((z[:, 0] > 0) != (z[:, 1] > 0)).double().mean() > 0.99, "The latents of one code come from different pictures.",
+            "First choose the picture, then draw all its latents.")
+    require(name, abs(right_side.double().mean() - 1 / 3) < 0.05, "The pictures are not chosen equally often.",
             "Every picture counts 1/N. A third of these has its code on the right.")
-    right = torch.tensor(-1.0).exp().item()
-    require(name, abs(within - torch.tensor(-2.0).exp()) > 0.05 * right, "A variance is taken for a deviation.",
+    widths = torch.stack([z[~right_side].std(0), z[right_side].std(0)])     # a row for each side
+    variances, deviations = torch.tensor([[-2.0, 0.0], [0.0, -2.0]]).exp(), torch.tensor([[-1.0, 0.0], [0.0, -1.0]]).exp()
+    require(name, not close(widths, variances.double(), 0.05), "A variance is taken for a deviation.",
             "logvar is the logarithm of the variance.")
-    require(name, abs(within - right) < 0.1 * right, "The width of the single Gaussians is wrong.",
-            "Compare the spread around one mean with its logvar.")
-    require(name, abs(z[:, 1].std() - 1) < 0.1, "The latents do not have each a width of their own.",
+    require(name, widths[0, 0] < 0.8 * widths[0, 1], "The latents do not have each a width of their own.",
             "Draw noise for every latent of every code.")
+    require(name, widths[1, 1] < 0.8 * widths[1, 0], "The width is not that of the picture whose mean was taken.",
+            "Mean and logvar belong together: choose once.")
+    require(name, close(widths, deviations.double(), 0.1), "The width of the single Gaussians is wrong.",
+            "Compare the spread around one mean with its logvar.")
 
 
 # ------------------------------------------------------------------------------------------- lab 03
@@ -586,11 +601,14 @@ def check_balanced_vector(answer):
     for seed, d, classes in cases:
         centres, directions = (3 * values for values in draws(seed, (len(classes), d), (len(classes), d)))
         codes, labels, has = [], [], []
+        generator = torch.Generator().manual_seed(seed)
         for (label, n_with, n_without), centre, direction in zip(classes, centres, directions, strict=True):
-            codes += [centre + direction] * n_with + [centre] * n_without
+            for mean, n in ((centre + direction, n_with), (centre, n_without)):
+                scatter = torch.randn((n, d), generator=generator)
+                codes += list(mean + scatter - scatter.mean(0))
             labels += [label] * (n_with + n_without)
             has += [True] * n_with + [False] * n_without
-        order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(codes), generator=generator)
         codes, labels, has = torch.stack(codes)[order], torch.tensor(labels)[order], torch.tensor(has)[order]
         kept = codes.clone()
         counts = torch.tensor(classes)[:, 1:].double()
@@ -679,11 +697,13 @@ def check_smooth_step(answer):
     name, rate = "smooth_step", 0.5
     for seed, (b_real, b_fake), target in ((0, (6, 4), 0.9), (1, (3, 8), 0.7), (2, (5, 5), 0.9)):
         x, z, w_d, w_g, left = draws(seed, (b_real, 1, 3, 2), (b_fake, 4), (1, 6), (6, 4), (1, 6))
+        w_d = w_d / 3       # logits so small that a sigmoid and its logarithm are exact, too
         discriminator = nn.Sequential(nn.Flatten(), nn.Linear(6, 1, bias=False))
         generator = nn.Sequential(nn.Linear(4, 6, bias=False), nn.Unflatten(1, (1, 3, 2)))
         for layer, weights in ((discriminator[1], w_d), (generator[0], w_g)):
             layer.weight = nn.Parameter(weights.clone())
         discriminator[1].weight.grad = left.clone()             # as the generator's step leaves it
+        generator[0].weight.grad = torch.ones(6, 4)             # its own step would clear them
         optimizer = torch.optim.SGD(discriminator.parameters(), lr=rate)
         try:
             loss = answer(discriminator, generator, optimizer, x, z, target)
@@ -713,8 +733,9 @@ def check_smooth_step(answer):
         between = after(real)
         require(name, torch.equal(generator[0].weight, w_g), "The weights of the generator have moved.",
                 "This step belongs to the discriminator alone: whose weights may change?")
-        require(name, generator[0].weight.grad is None or not generator[0].weight.grad.any(),
-                "The generator has received gradients in the step of the discriminator.",
+        kept = generator[0].weight.grad
+        require(name, kept is not None and torch.equal(kept, torch.ones(6, 4)),
+                "The gradients of the generator have changed in the step of the discriminator.",
                 "Where must the graph of the synthetic images be cut?")
         require(name, not torch.equal(weight, w_d), "The weights of the discriminator have not moved.",
                 "A gradient alone changes nothing: who applies it?")

@@ -131,18 +131,19 @@ ANSWERS = {
         ]},
     "corrupt": {
         "right": [noise(lambda x, sigma: sigma * torch.randn_like(x)),
-                  lambda x, sigma: torch.minimum(torch.maximum(torch.normal(x, sigma), torch.tensor(0.0)), torch.tensor(1.0))],
+                  lambda x, sigma: torch.minimum(torch.maximum(torch.normal(x, sigma), torch.tensor(0.0)), torch.tensor(1.0)),
+                  lambda x, sigma: (x + torch.distributions.Normal(0.0, sigma).sample(x.shape)).clamp(0, 1)],
         "wrong": [
             (corrupt_in_place, "have been changed"),
             (lambda x, sigma: x + sigma * torch.randn_like(x), "outside of 0..1"),
-            (lambda x, sigma: (x + sigma * torch.randn_like(x)).sigmoid(), "With sigma = 0"),
+            (lambda x, sigma: (x + sigma * torch.randn_like(x)).sigmoid(), "sigma is next to 0"),
             (corrupt_always_alike, "same at each call"),
             (noise(lambda x, sigma: sigma * torch.rand_like(x)), "On average"),
             (noise(lambda x, sigma: sigma * torch.randn(x.shape[1:])), "Every image of the batch"),
             (noise(lambda x, sigma: sigma * torch.randn(len(x), 1, 1, 1)), "Every pixel of an image"),
             (noise(lambda x, sigma: sigma**2 * torch.randn_like(x)), "sigma squared"),
             (noise(lambda x, sigma: sigma**0.5 * torch.randn_like(x)), "root of sigma"),
-            (noise(lambda x, sigma: (sigma > 0) * torch.randn_like(x)), "same width for every sigma"),
+            (noise(lambda x, sigma: (sigma > 0.01) * torch.randn_like(x)), "same width for every sigma"),
             (noise(lambda x, sigma: sigma * 3**0.5 * (2 * torch.rand_like(x) - 1)), "tails are missing"),
             (noise(lambda x, sigma: 0.8 * sigma * torch.randn_like(x)), "where sigma is 0.1"),
             (lambda x, sigma: 1 - (1 - (x + sigma * torch.randn_like(x)).abs()).abs().clamp(max=1), "not cut off"),
@@ -152,7 +153,7 @@ ANSWERS = {
     "denoising_loss": {
         "right": [lambda model, x, noisy: (model(noisy) - x).flatten(1).square().sum(1).mean(),
                   lambda model, x, noisy: F.mse_loss(model(noisy), x) * x[0].numel(),
-                  lambda model, x, noisy: float(torch.dist(model(noisy), x) ** 2 / len(x))],
+                  lambda model, x, noisy: torch.dist(model(noisy), x) ** 2 / len(x)],
         "wrong": [
             (lambda model, x, noisy: (model(noisy) - noisy).square().sum() / len(x), "keeping the noise"),
             (lambda model, x, noisy: (model(x) - x).square().sum() / len(x), "plain autoencoder"),
@@ -164,5 +165,6 @@ ANSWERS = {
             (lambda model, x, noisy: (model(noisy) - x).flatten(1).norm(dim=1).mean(), "no squared error"),
             (lambda model, x, noisy: (model(noisy) - x).abs().sum() / len(x), "absolute errors"),
             (lambda model, x, noisy: (model(noisy) - x).square().flatten(1).sum(1), "shape"),
+            (lambda model, x, noisy: ((model(noisy) - x).square().sum() / len(x)).item(), "carries no graph"),
         ]},
 }

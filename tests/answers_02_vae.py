@@ -58,6 +58,16 @@ def codes(width=lambda logvar: (logvar / 2).exp(), choose=lambda N, n: torch.ran
     return sample
 
 
+def codes_of_two_pictures(mu, logvar, n):
+    i, j = torch.randint(len(mu), (2, n))
+    return mu[i] + (logvar[j] / 2).exp() * torch.randn(n, mu.shape[1])
+
+
+def codes_of_mixed_pictures(mu, logvar, n):
+    i = torch.randint(len(mu), (n, mu.shape[1]))
+    return mu.gather(0, i) + (logvar.gather(0, i) / 2).exp() * torch.randn(n, mu.shape[1])
+
+
 def codes_of_one_gaussian(mu, logvar, n):
     return mu.mean(0) + (mu.var(0) + logvar.exp().mean(0)).sqrt() * torch.randn(n, mu.shape[1])
 
@@ -97,6 +107,7 @@ ANSWERS = {
             (lambda l, x, mu, lv, beta: beta * nll(l, x).sum(1).mean() + standard_kl(mu, lv).sum(1).mean(), "wrong term"),
             (lambda l, x, mu, lv, beta: nll(l, x).sum(1).mean() - beta * standard_kl(mu, lv).sum(1).mean(), "sign of the KL"),
             (lambda l, x, mu, lv, beta: nll(l.sigmoid(), x).sum(1).mean() + beta * standard_kl(mu, lv).sum(1).mean(), "sigmoid too many"),
+            (lambda l, x, mu, lv, beta: (nll(l, x).sum(1).mean() + beta * standard_kl(mu, lv).sum(1).mean()).item(), "carries no graph"),
         ]},
     "sample_codes": {
         "right": [codes(), codes_one_by_one],
@@ -106,6 +117,9 @@ ANSWERS = {
             (codes(width=lambda logvar: logvar.exp()), "variance is taken for a deviation"),
             (codes(choose=lambda N, n: torch.arange(n) % 100), "not chosen equally often"),
             (codes(width=lambda logvar: (logvar[:, :1] / 2).exp()), "latents do not have each"),
+            (codes_of_two_pictures, "not that of the picture"),
+            (codes_of_mixed_pictures, "different pictures"),
+            (codes(width=lambda logvar: 1.5 * (logvar / 2).exp()), "width of the single Gaussians"),
             (lambda mu, logvar, n: codes()(mu, logvar, n).mean(1), "shape"),
         ]},
 }

@@ -122,6 +122,11 @@ def weighted(codes, labels, has, part):
     return weights @ torch.stack([entry[0] for entry in entries]) / weights.sum()
 
 
+def first_of_each(codes, labels, has):
+    return torch.stack([codes[own & has][0] - codes[own & ~has][0] for own in (labels == label for label in labels.unique())
+                        if (own & has).any() and (own & ~has).any()]).mean(0)
+
+
 def pooled(codes, has):
     return codes[has].mean(0) - codes[~has].mean(0)
 
@@ -214,5 +219,6 @@ ANSWERS = {
                                                      for e in valid(codes, labels, has)]).mean(0), "with all of their class"),
             (lambda codes, labels, has: torch.stack([e[0] for e in differences(codes, labels, has).values()]).mean(0), "nan"),
             (lambda codes, labels, has: codes.mul_(2).mean(0), "have been changed"),
+            (first_of_each, "values are not"),
         ]},
 }

@@ -81,6 +81,21 @@ def smooth_in_one_batch(discriminator, generator, optimizer, x, z, target=0.9):
     return loss.detach().numpy()
 
 
+def smooth_by_probabilities(discriminator, generator, optimizer, x, z, target=0.9):
+    real, fake = discriminator(x).sigmoid(), discriminator(generator(z).detach()).sigmoid()
+    optimizer.zero_grad()
+    loss = F.binary_cross_entropy(real, torch.full_like(real, target)) + F.binary_cross_entropy(fake, torch.zeros_like(fake))
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def cleared_behind(discriminator, generator, optimizer, x, z, target=0.9):
+    loss = smooth(cut=False)(discriminator, generator, optimizer, x, z, target)
+    generator.zero_grad()
+    return loss
+
+
 def joined_mean(discriminator, generator, optimizer, x, z, target=0.9):
     logits = discriminator(torch.cat([x, generator(z).detach()]))
     loss = F.binary_cross_entropy_with_logits(logits, torch.tensor([target] * len(x) + [0.0] * len(z))[:, None])
@@ -242,9 +257,10 @@ ANSWERS = {
             (lambda a, b: None, "returns NoneType"),
         ]},
     "smooth_step": {
-        "right": [smooth(), smooth_in_two_calls, smooth_in_one_batch],
+        "right": [smooth(), smooth_in_two_calls, smooth_in_one_batch, smooth_by_probabilities],
         "wrong": [
-            (smooth(cut=False), "has received gradients"),
+            (smooth(cut=False), "gradients of the generator"),
+            (cleared_behind, "gradients of the generator"),
             (both_move, "weights of the generator have moved"),
             (smooth(clear=False), "Old gradients"),
             (no_step, "have not moved"),

@@ -88,7 +88,8 @@ def test_the_dcgan_starts_with_small_weights():
 
 @pytest.mark.parametrize("name, generator", [("mlp_loader", "MLPGenerator"), ("dcgan_loader", "Generator")])
 def test_data_and_generator_share_one_range(name, generator):
-    space = vars(definitions("04_gan")) | {"dataset": "digits", "limit": 64, "device": "cpu", "show": lambda *_, **__: None}
+    space = vars(definitions("04_gan")) | {"dataset": "digits", "limit": 64, "mlp_batch_size": 32, "device": "cpu",
+                                           "show": lambda *_, **__: None}
     exec(cell_source("04_gan", "data"), space)
     x = torch.cat([x for x, _ in space[name]])
     assert (x.min(), x.max()) == space[generator].image_range

@@ -155,7 +155,19 @@ def test_evaluate_weighs_the_shorter_last_batch():
         expected = lab.elbo_terms(vae(x)[0], x, *vae.encode(x))
     assert reconstruction == pytest.approx(expected[0].item(), rel=1e-5)
     assert kl == pytest.approx(expected[1].item(), rel=1e-5)
-    assert vae.training
+
+
+def test_the_training_is_in_training_mode_and_all_that_looks_at_the_network_in_evaluation_mode(tmp_path):
+    lab = definitions("02_vae")
+    lab.device, lab.out_dir, lab.epochs = torch.device("cpu"), tmp_path, 2
+    sizes, batch_norm = lab.ARCHITECTURES["784-512-256-128-32"]
+    vae, modes, step = lab.VAE(sizes, batch_norm), [], lab.train_step
+    lab.train_step = lambda vae, *arguments: (modes.append(vae.training), step(vae, *arguments))[1]
+    loader, _ = lab.get_loaders("digits", 32, limit=64)
+    lab.fit(vae, loader, loader, torch.randn(4, 32))
+    assert modes == [True] * 4 and not vae.training
+    lab.evaluate(vae, loader)
+    assert not vae.training         # the statistics of batch normalisation stay what they are
 
 
 def test_evaluate_draws_the_code_and_does_not_take_its_mean():
