@@ -190,19 +190,19 @@ def earth_mover():
                  heap(at(i), ground - 1, [c for m, _, end, c in plan if end == i for _ in range(m)])]
     for (mass, start, end, colour), shift in zip(plan, (0, -7, 7)):
         body += [arrow(f"M{at(start) + shift} {top + 8}L{at(end) - 5} {ground - 26 * q[end - 1] - 12}", colour)]
-    body += [text(440, 48, "mass × way", anchor="start", more=BOLD),
+    body += [text(440, 48, "mass × distance", anchor="start", more=BOLD),
              note(440, 70, "in blocks × places", "start")]
     for i, (mass, start, end, colour) in enumerate(plan):
         y = 104 + 28 * i
         body += [f'<rect x="440" y="{y - 13}" width="16" height="16" rx="4" fill="{colour}"/>',
                  text(470, y, f"{mass} × {end - start} = {mass * (end - start)}", anchor="start")]
     body += [f'<path d="M440 178H640" stroke="{EDGE}" stroke-width="{LINE}"/>',
-             text(440, 206, f"*W*(*p*, *q*) = {cost}", anchor="start", more=BOLD),
+             text(440, 206, f"total cost = {cost}", anchor="start", more=BOLD),
              note(440, 244, "check by cumulative sums:", "start"),
              note(440, 266, f"Σ |*P* − *Q*| = {'+'.join(map(str, gaps))} = {cost}", "start")]
     write("earth_mover", 306, "Earth mover's distance", "Two heaps of earth on a line of five places: p has 2 blocks "
           "at place 1 and 3 at place 2; q has 2 blocks at place 3, 1 at place 4 and 2 at place 5. The plan moves 2 "
-          "blocks by 2 places, 1 block by 2 and 2 blocks by 3. The cost is 4 + 2 + 6 = 12, so W(p, q) = 12, and the "
+          "blocks by 2 places, 1 block by 2 and 2 blocks by 3. The cost is 4 + 2 + 6 = 12, and the "
           f"cumulative sums agree: {' + '.join(map(str, gaps))} = {cost}.", body)
 
 

@@ -9,6 +9,7 @@ file gives nothing away. Names: `check_` and the name of the function that the e
 
 import math
 from collections import Counter
+from contextlib import suppress
 from functools import reduce, wraps
 from typing import NamedTuple
 
@@ -1031,13 +1032,17 @@ def _linear_critic(weight, bias=0.0):
     return nn.Sequential(nn.Flatten(), layer)
 
 
-def _linear_turn(weight, gaps, rates, clip, low=-1, keep=0, before=False):
-    """A turn of a linear critic along the gaps of the means (n, 4): weights, estimates before and after each step."""
+def _linear_turn(weight, gaps, rates, clip, low=-1, keep=0, before=False, old=0):
+    """A turn of a linear critic along the gaps of the means (n, 4): weights, estimates before and after each step.
+
+    `old` is the push of gradients from before the turn, and `keep` the share of each push that the next one still has.
+    """
     early, late, push = [], [], 0
     for gap, rate in zip(gaps, rates):
         weight = weight.clip(low * clip, clip) if before else weight
         early.append(weight @ gap)
-        push = rate * gap + keep * push
+        push = rate * gap + keep * push + old
+        old = 0
         weight = weight + push
         weight = weight if before else weight.clip(low * clip, clip)
         late.append(weight @ gap)
@@ -1059,6 +1064,8 @@ def _check_noise(name, generator, n, latent_dim):
             "The generator knows one kind of noise only, that of its own training.")
     require(name, generator.picture.grad is None, "The critic's loss leaves a gradient in the generator.",
             "For the critic the generated pictures are given. Who needs their graph?")
+    require(name, generator.picture.requires_grad, "After the turn the generator can no longer learn.",
+            "What has been switched off must be switched on again, or be left alone.")
 
 
 def _as_one(values):
@@ -1077,6 +1084,7 @@ def check_critic_turn(answer):
         weight = (clip * weight).clip(-clip, clip)
         gaps, rates = torch.stack([(x - picture).mean(0).flatten() for x in batches]), rate * torch.ones(len(sizes))
         critic, generator = _linear_critic(weight, bias=0.5), _OnePicture(picture.clone())
+        critic[1].weight.grad = torch.ones(1, 4)        # as the generator's step leaves it
         optimizer = torch.optim.SGD(critic.parameters(), lr=rate)
         given = answer(critic, generator, optimizer, [x.clone() for x in batches], latent_dim, clip)
         _check_noise(name, generator, sum(sizes), latent_dim)
@@ -1094,9 +1102,11 @@ def check_critic_turn(answer):
             Mistake(_linear_turn(weight, gaps, rates, clip, low=-float("inf"))[0],
                     "The box has no floor: negative weights grow as they like.",
                     "A box has two sides."),
-            Mistake(_linear_turn(weight, gaps, rates, clip, keep=1)[0],
+            Mistake(_linear_turn(weight, gaps, rates, clip, keep=1, old=-rate * torch.ones(4))[0],
                     "The gradients of earlier batches are still there and are added to the new ones.",
                     "Where are the gradients set to zero, and how often?"),
+            Mistake(_linear_turn(weight, gaps, rates, clip, old=-rate * torch.ones(4))[0],
+                    "Gradients from before the call enter the first step.", "The generator's step leaves some in the critic."),
             Mistake(_linear_turn(weight, gaps, rates * torch.tensor(sizes), clip)[0],
                     "The scores are summed over the batch: larger batches take larger steps.",
                     "The estimate is a difference of two means."),
@@ -1114,6 +1124,11 @@ def check_critic_turn(answer):
             Mistake(estimates.mean(),
                     "One number is returned; one for each batch is asked for.", "Keep them in a list on the way."),
         ])
+    generator.codes.clear()
+    with suppress(RuntimeError), torch.device("meta"):      # where torch now makes what nobody has placed
+        answer(critic, generator, optimizer, batches, latent_dim, clip)
+    require(name, all(z.device == generator.picture.device for z in generator.codes), "The codes are not made on the device of the pictures.",
+            "Where does torch make a tensor if nobody tells it?")
 
 
 def _steepest(activation):

@@ -39,7 +39,7 @@ def shift_by_autograd(v):
 def turn_in_one_draw(critic, generator, optimizer, batches, latent_dim, clip):
     """All pictures in one large batch, gradients by autograd, clip by clamping data."""
     with torch.no_grad():
-        fakes = generator(torch.randn(len(batches) * len(batches[0]), latent_dim))
+        fakes = generator(torch.randn(len(batches) * len(batches[0]), latent_dim, device=batches[0].device))
     estimates = []
     for x, x_fake in zip(batches, fakes.split(len(batches[0]))):
         loss = critic(x_fake).mean() - critic(x).mean()
@@ -54,26 +54,29 @@ def turn_in_one_draw(critic, generator, optimizer, batches, latent_dim, clip):
 
 
 def turn(*, sign=1, zero=True, when="after", low=-1, biases=True, mean=torch.mean, noise="fresh", detach=True,
-         returned=lambda early, late: early):
+         placed=True, returned=lambda early, late: early):
     def critic_turn(critic, generator, optimizer, batches, latent_dim, clip):
-        early, late, once = [], [], torch.randn(len(batches[0]), latent_dim)
+        place = {"device": batches[0].device if placed else None}
+        early, late, once = [], [], torch.randn(len(batches[0]), latent_dim, **place)
 
         def close_the_box():
             for p in critic.parameters():
                 if biases or p.dim() > 1:
                     p.data.clamp_(low * clip, clip)
         for x in batches:
-            z = {"fresh": torch.randn(len(x), latent_dim), "once": once[:len(x)], "even": torch.rand(len(x), latent_dim),
-                 "short": torch.randn(len(x), 3)}[noise]
+            z = {"fresh": torch.randn(len(x), latent_dim, **place), "once": once[:len(x)], "short": torch.randn(len(x), 3),
+                 "even": torch.rand(len(x), latent_dim)}[noise]
             x_fake = generator(z)
             x_fake = x_fake.detach() if detach else x_fake
             if when == "before":
                 close_the_box()
             estimate = mean(critic(x)) - mean(critic(x_fake))
-            if zero:
+            if zero is True:
                 optimizer.zero_grad()
             (-sign * estimate).backward()
             optimizer.step()
+            if zero == "behind":
+                optimizer.zero_grad()
             if when == "after":
                 close_the_box()
             early.append(estimate.detach())
@@ -82,6 +85,11 @@ def turn(*, sign=1, zero=True, when="after", low=-1, biases=True, mean=torch.mea
             close_the_box()
         return returned(torch.stack(early), torch.stack(late))
     return critic_turn
+
+
+def turn_that_leaves_the_generator_frozen(critic, generator, *arguments):
+    generator.requires_grad_(False)
+    return turn()(critic, generator, *arguments)
 
 
 def turn_without_fakes(critic, generator, optimizer, batches, latent_dim, clip):
@@ -197,6 +205,9 @@ ANSWERS = {
             (turn(low=-math.inf), "no floor"),
             (turn(biases=False), "the bias is not"),
             (turn(zero=False), "gradients of earlier batches"),
+            (turn(zero="behind"), "from before the call"),
+            (turn(placed=False), "not made on the device"),
+            (turn_that_leaves_the_generator_frozen, "can no longer learn"),
             (turn(mean=torch.sum), "summed over the batch"),
             (turn(noise="once"), "used again"),
             (turn(noise="even"), "not standard normal"),
