@@ -23,7 +23,7 @@ def corner(path, scale):
 def main():
     """Write the four blocks side by side: real digits, VAE, DCGAN, WGAN."""
     _, test = get_loaders("mnist")
-    runs = PROJECT_ROOT / "runs" if (PROJECT_ROOT / "runs/04_gan").exists() else PROJECT_ROOT / "runs/full"
+    runs = PROJECT_ROOT / "runs/full" if (PROJECT_ROOT / "runs/full/04_gan").exists() else PROJECT_ROOT / "runs"
     blocks = [collage(test.images[:ROWS * COLUMNS], COLUMNS, scale=SCALE)]
     blocks += [corner(runs / name, scale) for name, scale in SHEETS]
     gap = np.full((blocks[0].shape[0], 16), 255, np.uint8)
