@@ -1,6 +1,7 @@
 """`labs run`: how runs end, what is kept of them, which are not repeated. The notebooks import nothing large."""
 
 import errno
+import fcntl
 import json
 import os
 import pty
@@ -20,7 +21,7 @@ import psutil
 import pytest
 from conftest import write_lab
 
-from labutils.instructor import cli, jobs, labs, run
+from labutils.instructor import bands, cli, jobs, labs, run
 from labutils.instructor.run import Job, Outcome, Watch, earlier_outcome
 from labutils.paths import replacing
 
@@ -230,6 +231,30 @@ def test_a_fault_while_saving_on_the_way_is_none_of_the_run(notebooks, tmp_path,
     assert len(tried) > 4 and tried == sorted(tried), "with its end a run is saved no more"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_sweep_starts_up_is_an_interruption_too(notebooks, tmp_path, monkeypatch, capsys, number):
+    monkeypatch.setattr(cli, "execute_runs", lambda *_: os.kill(os.getpid(), number) or time.sleep(PATIENCE))
+    before = signal.signal(number, lambda *_: pytest.fail("the signal has met nobody"))
+    try:
+        assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 130
+    finally:
+        signal.signal(number, before)
+    assert capsys.readouterr().err == "interrupted; what was done is kept\n" and hidden(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("lost", ["stdout", "stderr", "both"])
+def test_a_closed_terminal_is_an_interruption_whatever_is_written_to_it(begun, started, tmp_path, lost):
+    screen, terminal = pty.openpty()
+    files = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, lost: terminal} if lost != "both" else dict.fromkeys(
+        ("stdout", "stderr"), terminal)
+    process = started("run", "02_waits", "03_waits", "--out", tmp_path / "out", **files, stdin=terminal, start_new_session=True,
+                      preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    begun(1)
+    os.close(terminal)
+    os.close(screen)
+    assert process.wait(timeout=PATIENCE) == 130 and status(tmp_path / "out", "02_waits") == "interrupted"
+
+
 def test_signals_keep_their_meaning_before_and_after(monkeypatch):
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     hung_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)      # as under nohup
@@ -248,6 +273,21 @@ def test_an_error_while_following_ends_the_runs(begun, started, tmp_path):
     process = started("run", "01_good", "02_waits", "--jobs", "2", "--out", tmp_path / "out", stderr=writer)
     os.close(writer)
     assert process.wait(timeout=PATIENCE) == 1 and status(tmp_path / "out", "02_waits") == "interrupted"
+
+
+def test_lines_that_nobody_reads_are_dropped(started):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = started("list", "01_good", stdout=writer)
+    os.close(writer)
+    assert process.communicate(timeout=PATIENCE)[1] == "" and process.returncode == 1
+
+
+def test_a_labs_own_error_is_not_hidden_by_a_signal_that_comes_later(notebooks, tmp_path, monkeypatch):
+    watch, keep = Watch(), run.keep
+    monkeypatch.setattr(run, "keep", lambda *arguments: watch.stop() or keep(*arguments))
+    outcome = run.run_job(Job("05_raises", {}, tmp_path / "05_raises", 60), watch)
+    assert (outcome.status, outcome.error) == ("failed", "RuntimeError: one (cell 4)")
 
 
 # ------------------------------------------------------------------------------------------ two at once
@@ -324,6 +364,25 @@ def test_a_command_that_is_not_there_is_a_failure(notebooks, tmp_path, monkeypat
     spec.write_text(spec.read_text().replace('"sh"', '"/nowhere/python"'))
     assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 1
     assert "/nowhere/python" in read(tmp_path / "out/01_good/run.json")["error"]
+
+
+@pytest.mark.parametrize("found", ["[1, 2]", "'text'", "None", "[]"])
+def test_other_json_than_figures_brings_nobody_down(notebooks, tmp_path, found):
+    other = f"from IPython.display import display\ndisplay({{'application/json': {found}}}, raw=True)"
+    write(notebooks, "01_good", [other])
+    write(notebooks, "04_good", [RESULT, other])
+    assert cli.main(["run", "01_good", "04_good", "--out", str(tmp_path)]) == 1
+    assert "show_results was not called" in read(tmp_path / "01_good/run.json")["error"]
+    assert read(tmp_path / "04_good/results.json")["loss"] == 1, "the figures come from the cell above"
+
+
+def test_a_report_that_cannot_be_written_is_a_fault_and_the_check_goes_on(notebooks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bands, "EXPECTED", tmp_path / "expected.yml")
+    bands.EXPECTED.write_text("full: {01_good: {figures: {loss: [0, 2]}}, 04_good: {figures: {loss: [0, 2]}}}")
+    (tmp_path / "out/results.csv").mkdir(parents=True)
+    assert cli.main(["run", "01_good", "04_good", "--check", "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert "labs run: cannot write the report into" in printed.err and "2 figures compared" in printed.out
 
 
 @pytest.mark.parametrize("name", ["01_good.ipynb", "01_good.html", "results.json", "run.json"])
@@ -433,6 +492,23 @@ def test_a_run_is_kept_only_if_it_is_whole_and_nothing_has_changed(notebooks, tm
     assert kept() is None
 
 
+def test_a_sweep_that_grows_repeats_nothing_though_its_folders_are_called_otherwise(notebooks, tmp_path, capsys):
+    arguments = ["run", "04_good", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    assert cli.main([*arguments, "-p", "value", "1,2"]) == 0
+    assert cli.main([*arguments, "-p", "value", "2,1", "-p", "seed", "0,1"]) == 0
+    assert capsys.readouterr().err.count("kept from an earlier run") == 3
+    assert sorted(path.name for path in tmp_path.glob("04_good*")) == [
+        "04_good", "04_good,value=1,seed=1", "04_good,value=2", "04_good,value=2,seed=1"]
+
+
+def test_what_the_sweep_itself_writes_over_is_not_kept_for_another_run(notebooks, tmp_path):
+    assert cli.main(["run", "01_good", "-p", "value", "5", "--out", str(tmp_path / "out")]) == 0
+    (tmp_path / "runs.yml").write_text("[{lab: 01_good}, {lab: 01_good, value: 5}]")
+    assert cli.main(["run", "-f", str(tmp_path / "runs.yml"), "--out", str(tmp_path / "out")]) == 0
+    assert [read(path)["loss"] for path in sorted(tmp_path.glob("out/*/results.json"))] == [1, 5]
+
+
 def test_what_failed_is_run_again_and_an_old_result_goes(notebooks, tmp_path):
     arguments, record = ["run", "05_raises", "--out", str(tmp_path)], tmp_path / "05_raises/run.json"
     assert cli.main(arguments) == 1
@@ -475,14 +551,14 @@ def test_a_sweep_gives_each_run_its_folder_and_record(notebooks, tmp_path, capsy
     assert sorted(path.name for path in out.iterdir()) == ["01_good,value=2", "01_good,value=20", "index.html", "results.csv"]
     assert read(out / "01_good,value=20/results.json")["loss"] == 20
     record = read(out / "01_good,value=2/run.json")
-    assert record["parameters"] == {"value": 2, "seed": 3} and record["varied"] == ["value"] and record["lab"] == "01_good"
+    assert record["parameters"] == {"value": 2, "seed": 3} and record["lab"] == "01_good"
     assert "01_good,value=20  ok" in capsys.readouterr().out
 
 
 def test_the_record_says_what_the_kernel_took_and_what_it_ran_on(notebooks, tmp_path):
     assert cli.main(["run", "08_large", "--out", str(tmp_path)]) == 0
     record = read(tmp_path / "08_large/run.json")
-    assert list(record) == ["lab", "status", "error", "parameters", "varied", "started", "seconds", "cpu_seconds",
+    assert list(record) == ["lab", "status", "error", "parameters", "started", "seconds", "cpu_seconds",
                             "peak_memory", "device", "python", "versions", "revision", "modified", "files", "fingerprint", "resumed"]
     assert record["resumed"] is False and datetime.fromisoformat(record["started"]).utcoffset().total_seconds() == 0
     assert 200 << 20 < record["peak_memory"] < 2 << 30, "of the kernel, also of what it has given back"
@@ -519,9 +595,9 @@ def test_jobs_share_the_cores(notebooks, tmp_path, monkeypatch):
     write(notebooks, "01_good", [RESULT.replace("value", "int(__import__('os').environ.get('OMP_NUM_THREADS', 0))", 1)])
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS")
-    for n_jobs, expected in ((1, 0), (2, 4)):
-        assert cli.main(["run", "01_good", "--jobs", str(n_jobs), "--out", str(tmp_path), "--force"]) == 0
-        assert read(tmp_path / "01_good/results.json")["loss"] == expected
+    for n_jobs, seeds, expected in ((1, "0", 0), (8, "0", 0), (8, "0,1", 4)):
+        assert cli.main(["run", "01_good", "-p", "seed", seeds, "--jobs", str(n_jobs), "--out", str(tmp_path), "--force"]) == 0
+        assert read(tmp_path / f"01_good{',seed=1' if ',' in seeds else ''}/results.json")["loss"] == expected
 
 
 def test_kernels_stand_in_the_folder_of_the_notebooks_whatever_runs_beside(notebooks, tmp_path):
@@ -569,7 +645,7 @@ def test_the_rest_is_estimated_from_earlier_runs_of_the_same_kind(tmp_path, monk
 
     def line(**parameters):
         job = Job("02_vae", parameters, tmp_path / "02_vae", 9)
-        return jobs.progress(job, watch, jobs.earlier_seconds([job]))
+        return jobs.progress(job, watch, jobs.earlier_seconds(run.earlier_records([job]).values()))
     assert line(epochs=3, seed=1) == "02_vae: cell 3 of 8, 00:10, about 02:00 left"
     assert line(epochs=30) == "02_vae: cell 3 of 8, 00:10, about 2:29:50 left"
     assert line(epochs=4) == "02_vae: cell 3 of 8, 00:10"
@@ -590,7 +666,8 @@ def test_of_runs_side_by_side_the_longest_begin_first(notebooks, tmp_path, monke
     (tmp_path / "earlier/run.json").write_text(json.dumps({"lab": "06_dies", "status": "ok", "seconds": 3, "parameters": {"value": 1}}))
     names = ["05_raises", "07_hangs", "06_dies", "04_good", "01_good"]
     work = [Job(name, {"value": 1}, tmp_path / name, 9) for name in names]
-    assert [names[i] for i in jobs.longest_first(work, jobs.earlier_seconds(work))] == ["04_good", "06_dies", "05_raises", "07_hangs", "01_good"]
+    known = jobs.earlier_seconds(run.earlier_records(work).values())
+    assert [names[i] for i in jobs.longest_first(work, known)] == ["04_good", "06_dies", "05_raises", "07_hangs", "01_good"]
 
     begun, together = [], threading.Barrier(2, timeout=PATIENCE)
 
@@ -622,9 +699,33 @@ def test_other_parameters_other_code_and_force_start_a_training_anew(notebooks, 
     assert run.run_job(job).status == "failed"
     other = job._replace(parameters={"value": 3})
     assert run.run_job(other).status == "failed"            # the state is gone: killed once more
-    [outcome] = jobs.run_jobs([other], force=True)
+    [outcome] = jobs.run_jobs([other._replace(force=True)])
     assert outcome.status == "failed" and read(job.folder / "run.json")["resumed"] is False
     assert run.run_job(other).results["loss"] is True
+
+
+def test_a_state_that_cannot_be_removed_is_a_fault_of_its_run_alone(notebooks, tmp_path):
+    (tmp_path / "01_good/x.state").mkdir(parents=True)
+    assert cli.main(["run", "01_good", "04_good", "--force", "--out", str(tmp_path)]) == 1
+    assert "x.state" in read(tmp_path / "01_good/run.json")["error"] and status(tmp_path, "04_good") == "ok"
+
+
+def test_what_a_killed_kernel_has_left_half_written_goes_and_resumes_nothing(notebooks, tmp_path):
+    halves = ("import os, signal\nfrom labutils.paths import replacing\nos.makedirs(out_dir + '/deep', exist_ok=True)\n"
+              "for name in ('a.png', 'deep/a.png', 'vae.state'):\n    replacing(f'{out_dir}/{name}').__enter__()\n")
+    write(notebooks, "09_trains", [halves + "os.kill(os.getpid(), signal.SIGKILL)"])
+    job = Job("09_trains", {}, tmp_path / "out/09_trains", 60)
+    assert run.run_job(job).status == "failed" and hidden(tmp_path / "out") == []
+    with replacing(job.folder / "vae.state") as half:       # by a runner that was killed as well
+        assert run.run_job(job).status == "failed" and not half.exists() and not read(job.folder / "run.json")["resumed"]
+        half.touch()
+
+
+def test_a_project_may_lie_in_a_folder_with_braces(notebooks, tmp_path, monkeypatch):
+    (tmp_path / "a {b} {{c").mkdir()
+    write(tmp_path / "a {b} {{c", "01_good", [RESULT])
+    monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path / "a {b} {{c")
+    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out {d}")]) == 0
 
 
 # ----------------------------------------------------------------------------------- files of earlier runs

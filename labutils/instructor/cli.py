@@ -1,7 +1,12 @@
-"""The command line of `labs`. Exit codes: 0 all ran, 1 a lab failed, 2 bad usage, 130 interrupted."""
+"""The command line of `labs`.
+
+Exit codes: 0 all ran, 1 a lab failed, or `--check` found a figure outside its band, 2 bad usage, 130 interrupted.
+"""
 
 import argparse
 import os
+import re
+import signal
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +14,7 @@ from pathlib import Path
 from ..paths import make_dir
 from . import labs
 from .labs import UsageError
+from .signals import on_signals
 
 RUN_HELP = """Execute labs. LAB, -f and -p combine: the names choose among the runs of the file, a run of the file
 without a lab is for every lab, and -p comes in the place of what the file or --quick say, for every run. A run that has
@@ -17,19 +23,35 @@ gone well with the same code and parameters is not repeated, so that an interrup
 
 def main(arguments=None):
     """Run the command line and return its exit code."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    try:
-        return options.command(options)
-    except UsageError as error:
-        print(f"labs {options.name}: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        print(f"labs {options.name}: {error}; 'labs doctor' says what is missing and what to do", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; what was done is kept", file=sys.stderr)
-        return 130
+    options = build_parser().parse_args(arguments)
+    with on_signals(signal.default_int_handler):
+        try:
+            code = options.command(options)
+            sys.stdout.flush()
+            return code
+        except UsageError as error:
+            print(f"labs {options.name}: {error}", file=sys.stderr)
+            return 2
+        except ImportError as error:
+            print(f"labs {options.name}: {error}; 'labs doctor' says what is missing and what to do", file=sys.stderr)
+            return 1
+        except BrokenPipeError:     # nobody reads on: labs list | head -1
+            return 1
+        except KeyboardInterrupt:
+            with suppress(OSError):     # a closed terminal takes no lines
+                print("interrupted; what was done is kept", file=sys.stderr)
+            return 130
+        finally:
+            drop_unwritten()
+
+
+def drop_unwritten():
+    """Drop what was printed and nobody takes: Python would try once more at its end, and change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def build_parser():
@@ -49,22 +71,22 @@ def build_parser():
     refresh.set_defaults(command=refresh_command)
 
     report = commands.add_parser("report", help="write index.html and results.csv about a folder of runs")
-    report.add_argument("folder", type=Path, metavar="DIR", help="what 'labs run' was given as --out")
+    report.add_argument("folder", type=place, metavar="DIR", help="what 'labs run' was given as --out")
     report.set_defaults(command=report_command)
 
     bands = commands.add_parser("bands", help="make the bands of tests/expected.yml from runs with at least five seeds")
-    bands.add_argument("folder", type=Path, metavar="DIR", help="what 'labs run' was given as --out")
+    bands.add_argument("folder", type=place, metavar="DIR", help="what 'labs run' was given as --out")
     bands.add_argument("profile", choices=("quick", "full"), help="which settings the runs had")
     bands.set_defaults(command=bands_command)
 
     release = commands.add_parser("release", help="write a version for students and one with solutions")
-    release.add_argument("folder", type=Path, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
+    release.add_argument("folder", type=place, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
     release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
     release.set_defaults(command=release_command)
 
     data = commands.add_parser("data", help="say which data sets are here, or fetch some ahead of a class")
     data.add_argument("names", nargs="*", metavar="NAME", help="data sets to fetch and verify; none: say what is here")
-    data.add_argument("--to", type=Path, metavar="DIR", help="a shared folder: made readable for all, and read-only")
+    data.add_argument("--to", type=place, metavar="DIR", help="a shared folder: made readable for all, and read-only")
     data.set_defaults(command=data_command)
 
     doctor = commands.add_parser("doctor", help="examine the installation, and say what is wrong and what to do")
@@ -75,13 +97,14 @@ def build_parser():
 def add_run(commands):
     """Describe `labs run`."""
     run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each", description=RUN_HELP)
+    run._negative_number_matcher = re.compile(r"-\.?\d")     # as argparse has it from Python 3.14 on: -1,2 is a value
     run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: those of the file, or all of them")
     run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick.yml")
     run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                      help="set a parameter; VALUE,VALUE runs each; may be repeated: every combination is run")
     run.add_argument("-f", dest="file", type=Path, metavar="FILE",
                      help="a YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each")
-    run.add_argument("--out", type=Path, metavar="DIR", help="default: runs/quick or runs/full")
+    run.add_argument("--out", type=place, metavar="DIR", help="default: runs/quick or runs/full")
     where = run.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time, the longest first")
     where.add_argument("--scheduler", metavar="ADDRESS",
@@ -101,6 +124,17 @@ def positive(text):
     return int(text)
 
 
+def place(text):
+    """Parse the path of a folder that may be there or not, and return it, absolute; ~ is the user's own folder."""
+    try:
+        path = Path(text).expanduser().resolve()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):      # to be told by who needs it
+            path.stat()
+        return path
+    except (OSError, RuntimeError) as error:        # a name too long; a user who is not there, or links in a circle
+        raise argparse.ArgumentTypeError(f"{text!r}: {getattr(error, 'strerror', None) or str(error).rstrip('.')}; name another folder") from None
+
+
 def run_command(options):
     """`labs run`: check all that was asked for, then run."""
     from .sweep import plan
@@ -108,46 +142,64 @@ def run_command(options):
     runs = plan(list(dict.fromkeys(options.labs)), given, options.file, options.quick)
     if options.scheduler is None:   # a worker may have what this machine has not
         check_device(options.device)
-    if options.check:
-        check_unchanged(runs, options.quick)
+    bands = check_unchanged(runs, "quick" if options.quick else "full") if options.check else None
     out = make_out(options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full"))
     with reserved(out):
-        return execute_runs(runs, out, options)
+        return execute_runs(runs, out, options, bands)
 
 
-def execute_runs(runs, out, options):
+def execute_runs(runs, out, options, bands):
     """Run what was asked for, print how it went, and return the exit code; raises `KeyboardInterrupt` if it was stopped."""
     from .jobs import run_jobs      # late: papermill's engine takes a second to import
     from .run import Job, table
-    jobs = [Job(run.lab, run.parameters, out / run.name, options.timeout, run.varied) for run in runs]
+    jobs = [Job(run.lab, run.parameters, out / run.name, options.timeout, options.force) for run in runs]
     if options.scheduler is None:
-        outcomes = run_jobs(jobs, options.jobs, options.force)
+        outcomes = run_jobs(jobs, options.jobs)
     else:
         from .cluster import run_on_cluster
-        outcomes = run_on_cluster(jobs, options.scheduler, options.force)
-    print(f"\n{table(outcomes)}\n\nresults: {os.path.relpath(out)}")
-    if any(outcome.status == "interrupted" for outcome in outcomes):
-        raise KeyboardInterrupt
+        outcomes = run_on_cluster(jobs, options.scheduler)
+    try:
+        print(f"\n{table(outcomes)}\n\nresults: {os.path.relpath(out)}")
+    finally:
+        if any(outcome.status == "interrupted" for outcome in outcomes):
+            raise KeyboardInterrupt     # even if a closed terminal takes no lines
+    faults = [outcome.error for outcome in outcomes if outcome.error]
     if len(outcomes) > 1:
-        report_command(argparse.Namespace(folder=out))
-    outside = print_check(outcomes, options) if options.check else []
-    return 1 if outside or any(outcome.error for outcome in outcomes) else 0
+        faults += report_fault(out)
+    if bands:
+        faults += print_check(outcomes, bands)
+    return 1 if faults else 0
 
 
-def check_unchanged(runs, quick):
-    """Refuse to compare runs with bands that were made with other parameters; raises `UsageError`."""
+def check_unchanged(runs, profile):
+    """Return the bands of a profile for runs, {lab: {figure: [low, high]}}.
+
+    Raises `UsageError` for runs with other parameters than those of the bands, for labs without bands, and where
+    there are no bands to be read.
+    """
+    from .bands import bands_of, other_parameters
     for run in runs:
-        settings = labs.quick_settings(run.lab) if quick else {}
-        others = [name for name, value in run.parameters.items() if name not in ("seed", "device") and settings.get(name, ...) != value]
-        if others:
-            raise UsageError(f"--check compares with the figures of unchanged parameters, {run.name} sets {', '.join(others)}; "
-                             "leave out one or the other")
+        with suppress(labs.DamagedLab):     # its run will say so
+            if others := other_parameters(run.lab, run.parameters, profile):
+                raise UsageError(f"--check compares with the figures of unchanged parameters, {run.name} sets {', '.join(others)}; "
+                                 "leave out one or the other")
+    return bands_of(dict.fromkeys(run.lab for run in runs), profile)
 
 
-def print_check(outcomes, options):
+def report_fault(folder):
+    """Write the report about a sweep; return [], or [what is wrong], which is printed and brings down nothing else."""
+    try:
+        report_command(argparse.Namespace(folder=folder))
+        return []
+    except UsageError as error:
+        print(f"labs run: {error}", file=sys.stderr)
+        return [str(error)]
+
+
+def print_check(outcomes, bands):
     """Compare figures with their bands; print and return what lies outside."""
     from .bands import check
-    outside, n_compared = check(outcomes, "quick" if options.quick else "full")
+    outside, n_compared = check(outcomes, bands)
     print("\n".join([f"{n_compared} figures compared with tests/expected.yml, {len(outside)} faults", *outside]))
     return outside
 
@@ -155,7 +207,7 @@ def print_check(outcomes, options):
 def make_out(folder):
     """Make the folder that takes the runs; raises `UsageError` if that cannot be."""
     try:
-        return make_dir(folder.expanduser().resolve())
+        return make_dir(folder)
     except OSError as error:
         raise UsageError(f"--out {folder}: {error}") from None
 
@@ -206,14 +258,19 @@ def refresh_command(options):
     names = list(dict.fromkeys(options.labs)) or labs.lab_names()
     for name in names:
         if name != "classifier":
-            labs.lab_path(name)     # an unknown name stops here, before an hour's work
+            labs.read_lab(name)     # an unknown name stops here, before an hour's work, and what is no notebook
 
     from .refresh import refresh, refresh_classifier
-    from .run import key_figures
+    from .run import describe, key_figures
+    code = 0
     for name in names:
-        figures = refresh_classifier() if name == "classifier" else refresh(name)
-        print(f"{name}: {key_figures(figures)}", flush=True)
-    return 0
+        try:
+            figures = refresh_classifier() if name == "classifier" else refresh(name)
+            print(f"{name}: {key_figures(figures)}", flush=True)
+        except Exception as fault:      # as in `attempt`; the others are none the worse for it
+            print(f"labs refresh: {name}: {describe(fault)}", file=sys.stderr)
+            code = 1
+    return code
 
 
 def bands_command(options):
@@ -244,7 +301,7 @@ def data_command(options):
     if options.to and not options.names:
         raise UsageError(f"--to {options.to}: name the data sets to put there, for example mnist")
     from . import datasets
-    return datasets.fetch(options.names, options.to and options.to.resolve()) if options.names else datasets.report()
+    return datasets.fetch(options.names, options.to) if options.names else datasets.report()
 
 
 def doctor_command(options):

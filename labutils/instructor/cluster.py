@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import signal
 import socket
 import sys
 import tempfile
@@ -13,10 +12,10 @@ from pathlib import Path
 from tornado.ioloop import PeriodicCallback
 
 from ..paths import replacing
-from .jobs import on_signals, report_line
-from .labs import UsageError
-from .run import (Outcome, Watch, as_json, describe, earlier_outcome, earlier_record, files_in, fingerprint, new_record,
-                  remove_files, run_job)
+from .jobs import report_line
+from .labs import DamagedLab, UsageError, lab_parameters
+from .run import (Outcome, Watch, as_json, circumstances, describe, earlier_outcome, earlier_record, earlier_records, files_in,
+                  fingerprint, new_record, remove_files, run_job, runs_beside)
 
 try:
     from distributed import Client, KilledWorker, Security, as_completed, get_worker, rpc
@@ -27,25 +26,34 @@ except ImportError as error:
 CONNECT_TIMEOUT = 10    # seconds until the scheduler must answer
 
 
-def run_on_cluster(jobs, address, force=False):
+def run_on_cluster(jobs, address):
     """Run jobs on the workers of the scheduler at `address`; return their outcomes in the order of the jobs.
 
     address  tcp://HOST:PORT, tls://HOST:PORT, or the JSON file that `dask scheduler --scheduler-file` writes
-    force    run also what went well earlier with the same code and parameters
 
-    Each `job.folder` gets, on this machine, what the run has written on its worker. The worker needs a
-    checkout with the same code: none is sent, so that `run.json` says the truth about the revision. Raises
-    `UsageError` for an address without scheduler, and for workers with other code. Where it ends early, by
-    Ctrl-C, SIGTERM or a closed terminal (`KeyboardInterrupt`) too, runs that are queued or in progress are cancelled.
+    What went well earlier is kept as by `run_jobs`. Each `job.folder` gets, on this machine, what the run has
+    written on its worker. The worker needs a checkout with the same code: none is sent, so that `run.json` says
+    the truth about the revision. Raises `UsageError` for an address without scheduler, and for workers with other
+    code. Where it ends early, by `KeyboardInterrupt` too, runs that are queued or in progress are cancelled.
     """
-    outcomes = {} if force else {job.folder: report_line(kept) for job in jobs if (kept := earlier_outcome(job))}
+    beside = runs_beside(jobs, earlier_records(jobs))
+    outcomes = {job.folder: report_line(done) for job in jobs if (done := without_worker(job, beside))}
     if left := [job for job in jobs if job.folder not in outcomes]:
-        with on_signals(signal.default_int_handler), connect(address) as client:
+        with connect(address) as client:
             await_workers(client, address)
             check_workers(client, left)
             for job, outcome, files in finished(client, left):
                 outcomes[job.folder] = report_line(receive(job, outcome, files))
     return [outcomes[job.folder] for job in jobs]
+
+
+def without_worker(job, beside):
+    """Return the outcome of a job that no worker is needed for: kept, or failed as its lab is damaged here; else None."""
+    try:
+        lab_parameters(job.lab)
+    except DamagedLab:
+        return run_job(job)
+    return None if job.force else earlier_outcome(job, beside)
 
 
 def connect(address):
@@ -120,6 +128,7 @@ def finished(client, jobs):
 
 def run_here(job, expected):
     """On a worker: run a job in a temporary folder; return its outcome and what it wrote, {relative path: bytes}."""
+    circumstances.cache_clear()     # a worker may live long, and its checkout change
     check_course(job, expected)
     # what a killed worker leaves in its folder is cleared away by Dask when the next one starts there
     with tempfile.TemporaryDirectory(dir=get_worker().local_directory, ignore_cleanup_errors=True) as scratch:

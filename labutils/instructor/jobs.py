@@ -2,34 +2,35 @@
 
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
 
 from tqdm import tqdm
 
 from .labs import DamagedLab, read_lab
-from .run import Outcome, Watch, earlier_outcome, find_results, forget_trainings, run_job
+from .run import Outcome, Watch, earlier_outcome, earlier_records, find_results, run_job, runs_beside
+from .signals import on_signals
 
 
-def run_jobs(jobs, n_workers=1, force=False):
+def run_jobs(jobs, n_workers=1):
     """Run jobs, `n_workers` at a time (if several, the longest first); return their outcomes in the order of the jobs.
 
-    A run that went well earlier, with the same code and parameters, is kept unless `force`. Ctrl-C and
+    A run that went well earlier, with the same code and parameters, is kept unless `job.force`. Ctrl-C and
     SIGTERM kill the kernels: runs in progress end as "interrupted", with what was executed so far.
     """
+    n_workers = max(1, min(n_workers, len(jobs)))
     if n_workers > 1:
         # each kernel gets its share of the cores: more threads than cores would slow all of them down
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // n_workers)))
-    watches, futures, known = [Watch() for _ in jobs], [None] * len(jobs), earlier_seconds(jobs)
+    watches, futures, records = [Watch() for _ in jobs], [None] * len(jobs), earlier_records(jobs)
+    known, beside = earlier_seconds(records.values()), runs_beside(jobs, records)
     with ThreadPoolExecutor(n_workers) as pool, stopping(watches):
         for i in longest_first(jobs, known) if n_workers > 1 else range(len(jobs)):
-            futures[i] = pool.submit(run_or_keep, jobs[i], watches[i], force)
+            futures[i] = pool.submit(run_or_keep, jobs[i], watches[i], beside)
         follow(futures, jobs, watches, known)
     return [future.result() for future in futures]
 
@@ -53,28 +54,11 @@ def stored_seconds(lab):
     return seconds if isinstance(seconds, (int, float)) else 0
 
 
-def run_or_keep(job, watch, force):
+def run_or_keep(job, watch, beside):
     """Return the outcome of a job: kept, new, or not begun because all is to end."""
     if watch.stopped:
         return Outcome(job.lab, "interrupted", 0, {}, "not begun", job.folder.name)
-    if force:
-        forget_trainings(job)
-        return run_job(job, watch)
-    return earlier_outcome(job) or run_job(job, watch)
-
-
-@contextmanager
-def on_signals(handler):
-    """Have Ctrl-C, SIGTERM and a closed terminal call `handler` as long as the block lasts."""
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]    # not on Windows
-    main = threading.current_thread() is threading.main_thread()    # the only one that may
-    before = {number: signal.signal(number, handler) for number in numbers
-              if main and signal.getsignal(number) != signal.SIG_IGN}       # nohup, or in the background
-    try:
-        yield
-    finally:
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
+    return (None if job.force else earlier_outcome(job, beside)) or run_job(job, watch)
 
 
 @contextmanager
@@ -87,6 +71,8 @@ def stopping(watches):
         try:
             yield
         except BaseException:   # a closed pipe under our lines, for example: nobody follows the runs any more
+            if any(watch.stopped for watch in watches):     # by a signal, a terminal's last: it takes no lines any more
+                raise KeyboardInterrupt from None
             stop()
             raise
 
@@ -132,16 +118,12 @@ def likeness(lab, parameters):
     return lab, json.dumps(others, sort_keys=True, default=str)
 
 
-def earlier_seconds(jobs):
-    """Return {likeness: seconds of the runs that went well} of the folders beside those of the jobs."""
+def earlier_seconds(records):
+    """Return {likeness: seconds of the runs that went well}, by their records."""
     seconds = defaultdict(list)
-    for path in {path for job in jobs for path in job.folder.parent.glob("*/run.json")}:
-        try:
-            run = json.loads(path.read_text(encoding="utf-8"))
-            if run["status"] == "ok":
-                seconds[likeness(run["lab"], run["parameters"])].append(float(run["seconds"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):   # damaged, or not ours
-            continue
+    for run in records:
+        with suppress(ValueError, LookupError, TypeError, AttributeError):      # damaged, or not ours
+            seconds[likeness(run["lab"], run["parameters"])].append(float(run["seconds"]))
     return seconds
 
 

@@ -98,11 +98,13 @@ def quick_settings(name):
 def parse_parameters(name, given):
     """Return the `(parameter, text)` pairs as {parameter: values}, by the types that the lab declares.
 
-    A comma separates values. Raises `UsageError` for a parameter that the lab does not have, or text of
-    another type.
+    A comma separates values. Raises `UsageError` for a parameter that the lab does not have or that is named
+    twice, and for text of another type.
     """
     values = {}
     for parameter, text in given:
+        if parameter in values:
+            raise UsageError(f"-p {parameter} {text}: {parameter!r} is named twice; several values go in one, with commas between")
         type_name, parts = declared_type(name, parameter, "-p"), text.split(",")
         if len(parts) > 1 and "" in parts:
             raise UsageError(f"-p {parameter} {text}: there is nothing beside a comma; "

@@ -11,7 +11,7 @@ from .. import evaluation
 from ..checkpoints import read_card
 from ..paths import replacing
 from .labs import lab_out_dir, lab_path
-from .run import QUIET_KERNEL, START_TIMEOUT, find_results
+from .run import QUIET_KERNEL, START_TIMEOUT, as_template, find_results
 from .weights import ship
 
 
@@ -25,7 +25,7 @@ def refresh(name):
     path, start = lab_path(name), time.time()
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / path.name
-        papermill.execute_notebook(str(path), str(part), cwd=str(path.parent), kernel_name="python3",
+        papermill.execute_notebook(as_template(path), str(part), cwd=str(path.parent), kernel_name="python3",
                                    start_timeout=START_TIMEOUT, extra_arguments=QUIET_KERNEL)
         notebook = normalise(nbformat.read(part, as_version=4))
     with replacing(path) as part:

@@ -62,6 +62,11 @@ class Run(NamedTuple):
         return {name: value for name, value in self.parameters.items() if name != "seed"}
 
     @property
+    def code_and_setting(self):
+        """What runs have in common whose figures may be averaged: all but the seed."""
+        return {**self.setting, "revision": revision(self, 7)}
+
+    @property
     def page(self):
         """The run's executed HTML; its folder where there is none."""
         return f"{self.lab}.html" if f"{self.lab}.html" in self.files else ""
@@ -72,7 +77,7 @@ def make_report(folder):
 
     Raises `UsageError` for a folder that does not exist, has no runs in it, or cannot be written.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = Path(folder).resolve()
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; name the one that 'labs run' has written, such as runs/quick")
     runs = [run for run in map(read_run, sorted(folder.iterdir(), key=natural)) if run]
@@ -196,9 +201,9 @@ def section(lab, runs):
             "legend": [(k, runs[k]) for k in sorted({k for chart in drawn for k, *_ in chart["lines"]})]}
 
 
-def url(*parts):
-    """Return parts of a path, from the page on, as a link; whatever they hold, it stays below the page's folder."""
-    return "/".join(quote(os.fsencode(part), safe="") for part in parts)
+def url(part):
+    """Return a part of a path for a link; whatever it holds, the link stays below the page's folder."""
+    return quote(os.fsencode(part), safe="")
 
 
 def short(value, digits=4):
@@ -225,11 +230,16 @@ def figure_table(runs):
     """Return (names of figures, rows) with a row for each group of runs that differ in nothing but their seed.
 
     A row is (the parameters in which it differs from other groups, number of runs, [(mean, text) of each figure]).
+    Of a seed that was run several times the last run counts: the same figures again would make a deviation too small.
     """
-    groups = {}
-    for run in runs:
+    latest, groups = {}, {}
+    for run in sorted(runs, key=lambda run: run.facts.get("started", "")):
         if run.results:
-            groups.setdefault(json.dumps(run.setting, sort_keys=True), (run.setting, []))[1].append(run.results)
+            latest[json.dumps([run.code_and_setting, run.parameters.get("seed", 0)], sort_keys=True)] = run.folder
+    for run in runs:
+        if run.folder in latest.values():
+            setting = run.code_and_setting
+            groups.setdefault(json.dumps(setting, sort_keys=True), (setting, []))[1].append(run.results)
     settings = [setting for setting, _ in groups.values()]
     varied = [name for name in dict.fromkeys(name for setting in settings for name in setting)
               if len({json.dumps(setting.get(name)) for setting in settings}) > 1]

@@ -25,7 +25,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from ..checkpoints import PRETRAINED_DIR
-from ..paths import PROJECT_ROOT, replacing
+from ..paths import HALF_WRITTEN, PROJECT_ROOT, replacing
 from .labs import UsageError, effective_parameters, lab_path, read_lab
 
 START_TIMEOUT = 120     # seconds until the kernel must answer
@@ -37,12 +37,12 @@ EXPORTING = threading.Lock()    # the exporter keeps state while it works
 
 
 class Job(NamedTuple):
-    """One lab to run: its parameters, the folder for what it writes, seconds for a cell, what the sweep varies."""
+    """One lab to run: its parameters, the folder for what it writes, seconds for a cell; `force`: whatever lies there."""
     lab: str
     parameters: dict
     folder: Path
     timeout: int
-    varied: tuple = ()
+    force: bool = False
 
 
 class Outcome(NamedTuple):
@@ -166,18 +166,19 @@ def run_job(job, watch=None):
     In `job.folder` lie afterwards the executed notebook (as far as it came), its HTML, `run.json`
     (parameters, circumstances, status, the files it has left), and, if all went well, `results.json` (what
     `show_results` got). The trainings of a run that was stopped, in the same folder, with the same code and
-    parameters, are resumed; else what the run before has left there by its record is removed.
+    parameters, are resumed, but by `job.force`; else what the run before has left there by its record is removed.
     While the run goes on, and for ever if this process is killed, `run.json` says "interrupted"; beside it
     lies the notebook as it was some seconds ago.
     """
     watch, record = watch or Watch(), new_record(job)
     watch.started = time.perf_counter()
     error = attempt(begin, job, watch, record) or attempt(execute, job, watch, record) or without_results(watch.notebook)
+    stopped, seconds = watch.stopped, time.perf_counter() - watch.started       # a later signal is not what ended the lab
     results = {} if error else find_results(watch.notebook)
-    seconds = time.perf_counter() - watch.started
+    attempt(remove_halves, job.folder)
     fault = attempt(keep, job, watch.notebook, results)
     attempt(note_files, job, watch, record)
-    status = "interrupted" if error and watch.stopped else "failed" if error or fault else "ok"
+    status = "interrupted" if error and stopped else "failed" if error or fault else "ok"
     error = watch.place() if status == "interrupted" else error or fault
     record |= {"status": status, "error": error, "seconds": round(seconds, 3), "cpu_seconds": round(watch.cpu_seconds, 3),
                "peak_memory": watch.peak_memory, "device": results.get("device")}
@@ -210,9 +211,9 @@ def describe(fault):
 def new_record(job):
     """Return what `run.json` says of a run that has not come to its end."""
     return {"lab": job.lab, "status": "interrupted", "error": "the run did not come to its end",
-            "parameters": job.parameters, "varied": list(job.varied),
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "seconds": None, "cpu_seconds": None,
-            "peak_memory": None, "device": None, **circumstances(), "files": [], "fingerprint": None}
+            "parameters": job.parameters, "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": None, "cpu_seconds": None, "peak_memory": None, "device": None, **circumstances(),
+            "files": [], "fingerprint": None}
 
 
 @cache
@@ -250,19 +251,46 @@ def earlier_record(folder):
     """Return what `run.json` says of an earlier run in a folder, or {}; its "files" are a list in any case."""
     try:
         record = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):    # missing, or not written by us
+    except (OSError, ValueError, TypeError, RecursionError):    # missing, or not written by us
         record = {}
     files = record.get("files")     # data: somebody may have edited them
     return {**record, "files": files if isinstance(files, list) else []}
 
 
-def earlier_outcome(job):
-    """Return the `Outcome` of an earlier run of the same code with the same parameters that went well, or None."""
+def earlier_records(jobs):
+    """Return {folder: record} of the runs that went well in the folders of the jobs and beside them."""
+    paths = [path for parent in {job.folder.parent for job in jobs} for path in sorted(parent.glob("*/run.json"))]
+    records = {path.parent: earlier_record(path.parent) for path in paths}
+    return {folder: record for folder, record in records.items() if record.get("status") == "ok"}
+
+
+def runs_beside(jobs, records):
+    """Return {fingerprint: folder} of the runs in `records` that none of the jobs will write over."""
+    own = {job.folder for job in jobs}
+    return {str(record.get("fingerprint")): folder for folder, record in records.items() if folder not in own}
+
+
+def earlier_outcome(job, beside=None):
+    """Return the `Outcome` of an earlier run of the same code with the same parameters that went well, or None.
+
+    It lies in the job's folder or, from a sweep that varied other parameters and so chose another name, in one of
+    those `beside` it, {fingerprint: folder}.
+    """
     try:
-        run = earlier_record(job.folder)
-        if run["status"] == "ok" and run["fingerprint"] == fingerprint(job):
-            results = dict(json.loads((job.folder / "results.json").read_text(encoding="utf-8")))
-            return Outcome(job.lab, "ok", float(run["seconds"]), results, run=job.folder.name, kept=True)
+        mark = fingerprint(job)
+    except (OSError, ValueError):       # its run will say so
+        return None
+    folders = [job.folder, *([beside[mark]] if beside and mark in beside else [])]
+    return next(filter(None, (kept_outcome(job.lab, folder, mark) for folder in folders)), None)
+
+
+def kept_outcome(lab, folder, mark):
+    """Return the `Outcome` of the run in a folder if it went well and has the fingerprint `mark`, or None."""
+    try:
+        run = earlier_record(folder)
+        if run["status"] == "ok" and run["fingerprint"] == mark:
+            results = dict(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+            return Outcome(lab, "ok", float(run["seconds"]), results, run=folder.name, kept=True)
     except (OSError, ValueError, LookupError, TypeError):   # missing, damaged, or not written by us: run it
         pass
     return None
@@ -293,15 +321,23 @@ def remove_files(folder, names):
             (folder / name).unlink()
 
 
+def remove_halves(folder):
+    """Remove what a kernel that was killed has left half-written: such a state would not resume anything."""
+    for path in folder.rglob(f"{HALF_WRITTEN}*"):
+        if path.is_file():
+            path.unlink()
+
+
 def begin(job, watch, record):
     """Make the folder; what an earlier run has said there is no longer true, nor its files, unless it is resumed."""
     job.folder.mkdir(parents=True, exist_ok=True)
+    remove_halves(job.folder)
     watch.found, stopped = files_in(job.folder), earlier_record(job.folder)
     (job.folder / "results.json").unlink(missing_ok=True)
     record["files"] = stopped["files"]
     write_text(job.folder / "run.json", as_json(record))
     record["fingerprint"] = fingerprint(job)
-    record["resumed"] = (stopped.get("fingerprint") == record["fingerprint"] and stopped.get("status") != "ok"
+    record["resumed"] = (not job.force and stopped.get("fingerprint") == record["fingerprint"] and stopped.get("status") != "ok"
                          and "resume" in effective_parameters(job.lab, {}) and any(job.folder.glob("*.state")))
     if not record["resumed"]:
         remove_files(job.folder, stopped["files"])
@@ -315,9 +351,14 @@ def execute(job, watch, record):
     source = lab_path(job.lab)
     parameters = {**job.parameters, "out_dir": str(job.folder), **({"resume": True} if record["resumed"] else {})}
     papermill.execute_notebook(
-        str(source), None, parameters, engine_name="labs", kernel_name="python3",
+        as_template(source), None, parameters, engine_name="labs", kernel_name="python3",
         progress_bar=False, autosave_cell_every=0, start_timeout=START_TIMEOUT, execution_timeout=job.timeout,
         watch=watch, save=partial(attempt, autosave, job, watch, record), folder=str(source.parent))
+
+
+def as_template(path):
+    """Return a path as papermill wants it, which fills in parameters where it has braces."""
+    return str(path).translate(str.maketrans({"{": "{{", "}": "}}"}))
 
 
 def autosave(job, watch, record):
@@ -393,8 +434,9 @@ def find_results(notebook):
     """Return the figures that the last `show_results` of a notebook emitted, or {}."""
     for cell in reversed(notebook.cells):
         for output in cell.get("outputs", []):
-            if "application/json" in output.get("data", {}):
-                return output.data["application/json"]
+            found = output.get("data", {}).get("application/json")
+            if isinstance(found, dict):     # a lab may display other JSON as well
+                return found
     return {}
 
 

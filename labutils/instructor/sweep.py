@@ -17,10 +17,9 @@ UNFIT = re.compile(r"[^\w.+-]")     # for the name of a folder
 
 
 class Run(NamedTuple):
-    """A lab with parameters; `varied`: those that set it apart from the lab's other runs; `name`: of its folder."""
+    """A lab with parameters; `name`: of its folder."""
     lab: str
     parameters: dict
-    varied: tuple
     name: str
 
 
@@ -35,6 +34,8 @@ def plan(names, given, file=None, quick=False):
     chosen = names or labs.lab_names()
     asked = {name: [] for name in chosen if labs.lab_path(name)}
     for place, request in read_requests(file) if file else [("", {})]:
+        if request.get("lab") == []:
+            raise UsageError(f"{place} lab: the list is empty; name a lab, or leave 'lab' out for all of them")
         several = request.pop("lab", chosen)
         for lab in several if isinstance(several, list) else [several]:
             labs.lab_path(lab, place)
@@ -49,7 +50,7 @@ def read_requests(path):
     """Return the runs that a YAML file asks for, each with its place for messages; raises `UsageError`."""
     try:
         requests = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:      # a date that is none is a ValueError
         raise UsageError(f"-f {path}: it cannot be read as YAML: {' '.join(str(error).split())}") from None
     requests = [requests] if isinstance(requests, dict) else requests
     if not isinstance(requests, list) or not requests or not all(isinstance(request, dict) for request in requests):
@@ -80,9 +81,9 @@ def named_runs(lab, several):
     varied = [name for name in names if len({repr(parameters.get(name, ...)) for parameters in several}) > 1]
     runs = []
     for parameters in several:
-        own = tuple(name for name in varied if name in parameters)
-        values = [f"{name}={UNFIT.sub('_', str(parameters[name]))[:40]}" for name in own]
-        runs.append(Run(lab, parameters, own, ",".join([lab, *values])[:200]))
+        values = [f"{name}={UNFIT.sub('_', str(parameters[name]))[:40]}" for name in varied if name in parameters]
+        folder = ",".join([lab, *values]).encode()[:200]        # bytes are what a file system counts, up to 255
+        runs.append(Run(lab, parameters, folder.decode(errors="ignore")))
     uses = Counter(run.name.casefold() for run in runs)     # some file systems take A for a
     return [run._replace(name=f"{run.name},{short_hash(run)}") if uses[run.name.casefold()] > 1 else run for run in runs]
 

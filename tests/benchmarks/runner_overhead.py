@@ -43,7 +43,7 @@ def by_papermill(folder, number):
 def by_runner(folder, number):
     """Execute the notebook as `labs run` does."""
     with contextlib.redirect_stderr(io.StringIO()):
-        [outcome] = run_jobs([Job("01_trivial", {"seed": number}, folder / f"01_trivial,seed={number}", 600, ("seed",))])
+        [outcome] = run_jobs([Job("01_trivial", {"seed": number}, folder / f"01_trivial,seed={number}", 600)])
     assert outcome.status == "ok" and not outcome.kept, outcome
 
 
