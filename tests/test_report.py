@@ -30,8 +30,8 @@ EVIL = '<script>document.title = "hacked"</script> & "quoted" \'é漢\''
 
 
 def write_run(out, lab, results=None, /, *, curves=None, picture=True, **about):
-    """Write a run's folder as `labs run` would, and return it; `about` goes to run.json."""
-    varied = about.get("varied", [])
+    """Write a run's folder as `labs run` would, named after what is `varied`, and return it; `about` goes to run.json."""
+    varied = about.pop("varied", [])
     parameters = about.setdefault("parameters", {})
     folder = out / ",".join([lab, *(f"{name}={parameters[name]}" for name in varied)])
     folder.mkdir(parents=True)
@@ -149,6 +149,17 @@ def test_figures_are_averaged_over_seeds_and_over_nothing_else(tmp_path):
     assert table["latent_dim 2, epochs 3"] == (3, [(pytest.approx(7 / 3), f"2.3 ± {std:.1f}"), (5, "5 ± 0 (n = 2)")])
     assert table["latent_dim 20, epochs 3"] == (1, [(7, "7"), (None, "")])
     assert table["latent_dim 2, epochs 4"][0] == 1
+
+
+def test_a_seed_that_was_run_twice_counts_once_and_revisions_are_not_mixed(tmp_path):
+    write_run(tmp_path, "02_vae", {"loss": 9.0}, started="2026-11-20T09:30:00+00:00")      # seed 0, which the others repeat
+    for seed, loss in enumerate([1.0, 2.0, 4.0]):
+        write_run(tmp_path, "02_vae", {"loss": loss}, varied=["seed"], parameters={"seed": seed})
+        write_run(tmp_path, "02_vae,new", {"loss": 7.0}, varied=["seed"], parameters={"seed": seed}, lab="02_vae", revision="f00dcafe")
+    _, table = figure_table([read_run(folder) for folder in sorted(tmp_path.iterdir())])
+    std = statistics.stdev([1, 2, 4])
+    assert {setting: (n, figures) for setting, n, figures in table} == {
+        "revision 2ae0cb4": (3, [(pytest.approx(7 / 3), f"2.3 ± {std:.1f}")]), "revision f00dcaf": (3, [(7, "7 ± 0")])}
 
 
 @pytest.mark.parametrize("values, text", [
