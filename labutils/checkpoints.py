@@ -67,9 +67,8 @@ def load_checkpoint(path, *, device="cpu", **modules):
     return config
 
 
-def read_checkpoint(path, device="cpu"):
-    """Return `(config, tensors)` of a checkpoint file; raises `CheckpointError`."""
-    way_out = "save it again with save_checkpoint, or train anew with pretrained=False"
+def read_checkpoint(path, device="cpu", way_out="save it again with save_checkpoint, or train anew with pretrained=False"):
+    """Return `(config, tensors)` of a checkpoint file; raises `CheckpointError`, whose message ends with `way_out`."""
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; {way_out}")
     try:
@@ -122,7 +121,7 @@ class TrainingState:
         """
         if not resume or not self.path.is_file():
             return 1, *record
-        saved, tensors = read_checkpoint(self.path)
+        saved, tensors = read_checkpoint(self.path, way_out="delete it, or start anew with resume=False (labs run --force)")
         for name, value in self.settings.items():
             if saved["settings"].get(name) != value:
                 raise CheckpointError(f"{self.path} was written with {name}={saved['settings'].get(name)!r}, this training has "

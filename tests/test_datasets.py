@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import needs_mnist
+from filelock import FileLock
 from test_data import celeba, mirror, tiny      # noqa: F401 (fixtures)
 
 from labutils import data
@@ -119,7 +120,7 @@ def test_what_cannot_be_had_is_one_line_with_the_way_out_and_the_others_go_on(he
     (["mnits"], ["'mnits'", "mnist", "celeba"]),
     (["mnist", "MNIST"], ["'MNIST'", "mnist"]),
     (["folder"], ["'folder'", "folder:PATH"]),
-    (["--to", "somewhere"], ["--to somewhere", "mnist"]),
+    (["--to", "somewhere"], ["--to", "somewhere", "mnist"]),
 ])
 def test_bad_usage_ends_with_2_before_anything_is_fetched(here, tmp_path, monkeypatch, capsys, arguments, parts):
     monkeypatch.setattr(datasets, "bring", lambda *_: pytest.fail("fetched"))
@@ -168,6 +169,32 @@ def test_another_set_is_added_to_a_closed_folder(here, tmp_path, capsys, monkeyp
     assert labs(capsys, "mnist", "--to", shared)[0] == 0
     assert labs(capsys, "kmnist", "--to", shared)[0] == 0
     assert modes(shared)["KMNIST/raw"] == modes(shared)["MNIST/raw"] == modes(shared)["."] == 0o555
+
+
+@pytest.mark.parametrize("name, file", [("mnist", f"MNIST/raw/{FILES[1]}"), ("celeba", "celeba/list_attr_celeba.txt")])
+def test_after_a_file_was_deleted_the_set_is_copied_anew(here, celeba, tmp_path, capsys, monkeypatch, name, file):      # noqa: F811
+    monkeypatch.setenv("LABS_DATA_DIR", str(here.parents[1] if name == "mnist" else celeba))
+    shared = tmp_path / "shared"
+    assert labs(capsys, name, "--to", shared)[0] == 0
+    before = modes(shared)
+    shared.chmod(0o755)
+    (shared / file).parent.chmod(0o755)
+    (shared / file).unlink()
+    code, lines, err = labs(capsys, name, "--to", shared)
+    assert (code, err) == (0, "") and "verified" in lines[name] and modes(shared) == before
+
+
+def test_a_folder_that_another_process_closes_meanwhile_is_opened_again(here, open_folder, monkeypatch):
+    class Lock(FileLock):
+        def __enter__(self):
+            entered = super().__enter__()
+            shared.chmod(0o555)     # as who had the lock before leaves it
+            return entered
+    shared = open_folder / "shared"
+    shutil.copytree(here.parents[1] / "MNIST", open_folder / "source/MNIST")
+    monkeypatch.setenv("LABS_DATA_DIR", str(open_folder / "source"))
+    monkeypatch.setattr(datasets, "FileLock", Lock)
+    assert as_nobody(cli.main, ["data", "mnist", "--to", str(shared)]) == 0
 
 
 def test_a_damaged_copy_is_not_copied(here, tmp_path, capsys):

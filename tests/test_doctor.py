@@ -141,6 +141,9 @@ BREAKAGES = {
     "a notebook without cells": (
         lambda p, m: write(p / "notebooks/02_list.ipynb", "[]"),
         ["02_list.ipynb is no notebook", "git checkout"]),
+    "a notebook with a number for cells": (
+        lambda p, m: write(p / "notebooks/02_number.ipynb", '{"cells": 5}'),
+        ["02_number.ipynb is no notebook", "git checkout"]),
 }
 
 
@@ -153,6 +156,13 @@ def test_a_fault_is_named_in_one_line_with_the_way_out(project, capsys, monkeypa
     named = [line for line in found if all(part in line for part in parts)]
     assert len(named) == 1, found
     assert len(found) == 1 or breakage in ("no project around labutils", "torch kills Python"), found
+
+
+def test_a_data_folder_at_home_is_no_fault(project, capsys, monkeypatch):
+    (project / "home/sets").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(project / "home"))
+    monkeypatch.setenv("LABS_DATA_DIR", "~/sets")
+    assert faults(capsys)[:2] == (0, [])
 
 
 def test_a_gpu_that_torch_sees_is_no_fault(project, capsys):

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import re
+import subprocess
 import zipfile
 
 import nbformat
@@ -130,6 +132,18 @@ def test_a_release_has_all_that_it_takes(released):
         assert b"BEGIN SOLUTION" not in archive.read("student/notebooks/02_vae.ipynb")
 
 
+@pytest.mark.parametrize("version, targets", [("student", {"lab", "clean"}), ("solutions", {"lab", "clean", "labs", "full"})])
+def test_a_version_has_a_readme_and_a_makefile_of_its_own(released, version, targets):
+    folder = released / version
+    readme, makefile = (folder / "README.md").read_text(), (folder / "Makefile").read_text()
+    assert set(re.findall("^([a-z]+):", makefile, re.M)) == targets and "make labs" not in readme + makefile
+    assert subprocess.run(["make", "-n", "lab"], cwd=folder, capture_output=True).returncode == 0
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
+    assert len(links) == len(NOTEBOOKS) + 1 and all((folder / link).exists() for link in links)
+    assert all(part in readme for part in ("make lab\n", "`digits`", "conda env create", "[MIT](LICENSE)"))
+    assert ("YOUR CODE HERE" in readme) == (version == "student")
+
+
 def run_student(notebook, path, released, folder):
     """Execute a student's notebook with tiny parameters; return the finished process."""
     copy = folder / f"{path.stem}.ipynb"
@@ -207,6 +221,8 @@ def test_a_folder_in_use_and_an_unknown_lab_are_refused(notebooks, tmp_path, cap
     (tmp_path / "full/thesis.txt").write_text("mine")
     assert cli.main(["release", str(tmp_path / "full")]) == 2
     assert "not an empty folder" in capsys.readouterr().err and (tmp_path / "full/thesis.txt").read_text() == "mine"
+    assert cli.main(["release", "/proc/x", "01_good"]) == 2
+    assert "the folder /proc/x cannot be made" in capsys.readouterr().err
     assert cli.main(["release", str(tmp_path / "new"), "03_vea"]) == 2
     assert "'03_vea'" in capsys.readouterr().err and not (tmp_path / "new").exists()
     with pytest.raises(UsageError):

@@ -165,12 +165,19 @@ def test_another_run_s_state_is_refused_by_the_setting_that_differs(tmp_path):
         training(tmp_path / "a.state", 2, resume=True, hidden=5)
 
 
-def test_a_damaged_state_is_refused(tmp_path):
+@pytest.mark.parametrize("n_bytes", [0, -20], ids=["empty", "cut"])
+def test_a_damaged_state_is_refused_with_advice_that_helps(tmp_path, n_bytes):
     path = tmp_path / "a.state"
     training(path, 1)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(CheckpointError) as error:
         training(path, 2, resume=True)
+    assert f"{path} is not a whole safetensors file" in str(error.value)
+    assert str(error.value).endswith("; delete it, or start anew with resume=False (labs run --force)")
+    training(path, 2)
+    path.write_bytes(b"")
+    path.unlink()
+    assert training(path, 2, resume=True)[1] == training(path, 2)[1], "either helps"
 
 
 def test_an_interrupted_write_leaves_the_last_state(tmp_path, monkeypatch):

@@ -153,6 +153,7 @@ def share(name, to):
     reopen(name, to)
     with FileLock(to / LOCKS[0]):
         try:
+            reopen(name, to)        # who had the lock before has closed the folder
             if find(name, to) is None:
                 copy(name, to) if find(name) else download(name, to)
             state = examine(name, to)
@@ -191,10 +192,19 @@ def download(name, to=None):
 
 
 def copy(name, to):
-    """Copy a data set that lies elsewhere on this machine into `to`, whole or not at all. Raises `DatasetError`."""
+    """Copy a data set that lies elsewhere on this machine into `to`, beside what is left of it there. Raises `DatasetError`."""
     source = find(name)
     verify(name, source)
     inside = Path(FOLDERS[name]) / ("" if name == "celeba" else "raw")
     with tempfile.TemporaryDirectory(dir=to, prefix=".download-") as part:
         shutil.copytree(source, Path(part) / inside, copy_function=shutil.copyfile)
-        os.replace(Path(part) / FOLDERS[name], to / FOLDERS[name])
+        merge(Path(part), to)
+
+
+def merge(source, target):
+    """Move all in the folder `source` into `target`; a folder that is there already takes its files one by one."""
+    for path in source.iterdir():
+        if (target / path.name).is_dir():
+            merge(path, target / path.name)
+        else:
+            os.replace(path, target / path.name)

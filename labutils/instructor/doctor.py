@@ -16,7 +16,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-from ..paths import PROJECT_ROOT
+from ..paths import PROJECT_ROOT, project_path
 
 FAULT = "fault"
 MODULES = ("torch", "torchvision", "cv2", "numpy", "matplotlib", "sklearn", "skimage", "scipy", "safetensors", "papermill",
@@ -185,7 +185,7 @@ def writing():
 def data_sets():
     """Look for the data sets, and verify those found."""
     place = os.environ.get("LABS_DATA_DIR")
-    if place and not (PROJECT_ROOT / place).expanduser().is_dir():
+    if place and not project_path(place).is_dir():
         yield FAULT, f"LABS_DATA_DIR={place}: there is no such folder; name the one that holds MNIST/raw, or unset it"
     child = python("-m", "labutils.instructor.cli", "data")
     for line in child.stdout.splitlines():
@@ -216,12 +216,12 @@ def kernels():
 
 
 def notebooks():
-    """Look whether every lab is JSON with cells."""
+    """Look whether every lab is JSON with a list of cells."""
     folder = PROJECT_ROOT / "notebooks"
     paths = sorted(folder.glob("*.ipynb"))
     yield "notebooks", f"{len(paths)} in {folder}"
     for path in paths:
         try:
-            json.loads(path.read_text(encoding="utf-8"))["cells"]
+            [cell["cell_type"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             yield FAULT, f"{path} is no notebook ({one_line(error)}); get it back: git checkout notebooks/{path.name}"

@@ -1,6 +1,5 @@
 """Versions of the course to hand out: one for students, without the solutions, and one with them."""
 
-import os
 import re
 import shutil
 import tempfile
@@ -10,11 +9,49 @@ from pathlib import Path
 import nbformat
 
 from ..paths import PROJECT_ROOT
-from .labs import UsageError, lab_names, read_lab
+from .labs import UsageError, lab_names, lab_title, read_lab
 
-# what a student needs beside the notebooks
-PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "Makefile",
-         "README.md", "LICENSE", "notebooks/quick.yml")
+# what it takes beside the notebooks
+PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
+         "notebooks/quick.yml")
+# targets of the Makefile that find nothing to work on, or end at the first exercise that is not done
+NO_TARGETS = {"student": ("labs", "full", "test", "gallery"), "solutions": ("test", "gallery")}
+README = """# Labs on deep generative models
+
+{labs}
+
+You need make and Python 3.11 or later.
+
+```sh
+make lab
+```
+
+makes a virtual environment in `.venv` (about 6 GB, a few minutes the first time) and opens JupyterLab on the notebooks.
+Step through one with Shift+Enter. Each has one cell of *parameters*: change a value, run again, and compare. On a slow
+machine start with `dataset = "digits"`, or take the trained weights with `pretrained = True`. Pictures and weights go to
+`runs/`.
+
+{exercises}
+
+## Data
+
+{data}
+
+## Other ways to install
+
+In an environment made in one of these ways, `jupyter lab notebooks` stands for `make lab`.
+
+{install}
+
+## Licence
+
+{licence}
+"""
+EXERCISES = {
+    "student": "Where a cell says `# YOUR CODE HERE`, put your answer in the place of the line below it; the line "
+               "`checks.check_...` after it says at once whether it is right, or what is probably wrong. *Run All* stops at the "
+               "first exercise that is not done.",
+    "solutions": "This is the version with the solutions: they are folded away in the cells of the exercises."}
 MARKS = {"SOLUTION": re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.M | re.S),
          "HIDDEN TESTS": re.compile(r"^([ \t]*)### BEGIN HIDDEN TESTS\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.M | re.S)}
 TEACHERS_ONLY = {"answer", "instructor"}        # tags of cells that no student gets
@@ -26,7 +63,7 @@ def release(folder, names=()):
     All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, an
     unknown lab, or a notebook with a mark that is not closed.
     """
-    folder, names = Path(os.path.expanduser(folder)).resolve(), list(dict.fromkeys(names)) or lab_names()
+    folder, names = Path(folder).resolve(), list(dict.fromkeys(names)) or lab_names()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder; name a new one, so that no version is mixed with another")
     notebooks = {name: read_lab(name) for name in names}
@@ -34,21 +71,21 @@ def release(folder, names=()):
                 "solutions": notebooks}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".release-") as part:
+            whole = Path(part) / folder.name
+            for version, labs in versions.items():
+                write_version(whole / version, labs)
+            shutil.make_archive(str(whole / "student"), "zip", whole, "student")
+            if folder.exists():
+                folder.rmdir()
+            whole.rename(folder)
     except OSError as error:
-        raise UsageError(f"the folder {folder} cannot be made ({error.strerror}); name another one") from None
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as part:
-        whole = Path(part) / folder.name
-        for version, labs in versions.items():
-            write_version(whole / version, labs)
-        shutil.make_archive(str(whole / "student"), "zip", whole, "student")
-        if folder.exists():
-            folder.rmdir()
-        whole.rename(folder)
+        raise UsageError(f"the folder {folder} cannot be made ({error.strerror or error}); name another one") from None
     return folder
 
 
 def write_version(folder, notebooks):
-    """Write the notebooks {name: notebook}, and beside them what it takes to run them."""
+    """Write the notebooks {name: notebook}, and beside them what it takes to run them; `folder` is named by the version."""
     for part in PARTS:
         source, target = PROJECT_ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +95,25 @@ def write_version(folder, notebooks):
             shutil.copy(source, target)
     for name, notebook in notebooks.items():
         nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+    (folder / "README.md").write_text(readme(folder.name, notebooks), encoding="utf-8")
+    (folder / "Makefile").write_text(makefile(NO_TARGETS[folder.name]), encoding="utf-8")
+
+
+def readme(version, names):
+    """Return what the reader of a version has to know; what is said of data, packages and licence is the project's README's."""
+    text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    sections = {title: body.strip() for title, body in re.findall(r"^## (.*)\n((?:(?!## ).*\n?)*)", text, re.M)}
+    labs = "\n".join(f"- [{lab_title(name)}](notebooks/{name}.ipynb)" for name in names)
+    install = "\n".join(re.findall("^- .*", sections["Other ways to install"], re.M))
+    return README.format(labs=labs, exercises=EXERCISES[version], data=sections["Data"], install=install,
+                         licence=sections["Licence"])
+
+
+def makefile(without):
+    """Return the project's Makefile without some of its targets."""
+    about, *rules = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8").split("\n\n")
+    kept = [rule for rule in rules if not re.search(rf"^({'|'.join(without)}|\.PHONY):", rule, re.M)]
+    return "\n\n".join([about.partition("\n")[2], *kept]) + "\n"        # its first line is about what is left out
 
 
 def student_version(name, notebook):
