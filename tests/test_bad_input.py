@@ -44,6 +44,7 @@ def course(tmp_path_factory):
     (notebooks / "06_object.ipynb").write_text('{"cells": 5}')
     (notebooks / "quick.yml").write_text("epochs: [1\n")
     (folder / "a_file").write_text("")
+    (folder / "loop").symlink_to("loop")
     (folder / "full").mkdir()
     (folder / "full/thesis.tex").write_text("")
     return folder
@@ -125,7 +126,7 @@ USAGE = [
     (["data", "mnits"], ["'mnits'", "mnist"]),
     (["data", "mnist", ""], ["''", "mnist"]),
     (["data", "folder:"], ["folder:", "folder:PATH"]),
-    (["data", "--to", "full"], ["--to full", "mnist"]),
+    (["data", "--to", "full"], ["--to", "full", "mnist"]),
     (["data", "mnist", "--to", "full"], ["full", "thesis.tex", "for data sets alone"]),
     (["data", "mnist", "--to", "a_file"], ["a_file", "not a folder"]),
     (["data", "--all"], ["--all"]),
@@ -139,11 +140,14 @@ USAGE = [
     (["report", "notebooks"], ["there are no runs in", "runs/quick"]),
     (["bands", "nothing"], ["profile"]),
     (["bands", "nothing", "slow"], ["'slow'", "quick"]),
-    (["bands", "nothing", "quick"], ["no runs that went well in nothing", "labs run --quick"]),
+    (["bands", "nothing", "quick"], ["no runs that went well in", "nothing", "labs run --quick"]),
+    *[([*arguments, path], [repr(path), reason, "name another folder"])
+      for arguments in (["run", "--out"], ["report"], ["bands"], ["release"], ["data", "mnist", "--to"])
+      for path, reason in (("~nobody_here/x", "home directory"), ("loop/x", "loop"), ("x" * 300, "File name too long"))],
 ]
 
 
-@pytest.mark.parametrize("arguments, parts", USAGE, ids=lambda value: " ".join(value) if value else "nothing")
+@pytest.mark.parametrize("arguments, parts", USAGE, ids=lambda value: " ".join(value)[:80] if value else "nothing")
 def test_a_bad_command_is_one_line_and_2(at_course, capsys, arguments, parts):
     before = sorted(at_course.rglob("*"))
     code, line = refused(capsys, arguments)
@@ -166,6 +170,19 @@ def test_what_cannot_be_had_is_one_line_and_1(at_course, capsys, arguments, part
 def test_a_lab_that_is_no_notebook_fails_by_its_name_and_the_others_run(at_course, capsys):
     code, line = refused(capsys, ["run", "03_text", "--out", "new"])
     assert code == 1 and "03_text: failed" in line and "03_text.ipynb is not a notebook; restore it with git checkout" in line
+
+
+def test_so_it_does_before_a_cluster_is_asked(at_course, capsys, tmp_path):
+    pytest.importorskip("distributed")
+    code, line = refused(capsys, ["run", "03_text", "--scheduler", "127.0.0.1:1", "--out", str(tmp_path / "out")])
+    assert code == 1 and "03_text: failed" in line and "03_text.ipynb is not a notebook" in line
+    assert json.loads((tmp_path / "out/03_text/run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("name", ["03_text", "04_list", "06_object"])
+def test_what_is_no_notebook_is_not_refreshed(at_course, capsys, name):
+    code, line = refused(capsys, ["refresh", "01_good", name])
+    assert code == 2 and f"{name}.ipynb is not a notebook" in line
 
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)

@@ -190,6 +190,30 @@ def test_a_sweep_is_complete_although_a_worker_is_killed(dask, out, capsys):
     dask.has(1)
 
 
+def test_a_lab_that_is_no_notebook_here_stops_no_other_one(dask, out):
+    (labs.NOTEBOOKS / "02_raises.ipynb").write_text("{not json")
+    assert run(dask.file, out, "02_raises", "01_good") == 1
+    assert "02_raises.ipynb is not a notebook" in read(out / "02_raises/run.json")["error"]
+    assert read(out / "01_good/run.json")["status"] == "ok" and len(begun(out)) == 0
+
+
+def test_what_lies_beside_is_not_run_again(dask, out, capsys):
+    assert run(dask.file, out, "01_good") == 0
+    assert run(dask.file, out, "01_good", "-p", "seed", "0,1") == 0
+    assert "01_good: ok" in capsys.readouterr().err and names(out / "01_good,seed=1") and not (out / "01_good,seed=0").exists()
+
+
+def test_a_worker_that_lives_long_records_the_revision_of_the_moment(dask, out):
+    def commit(revision):       # on the worker
+        from labutils.instructor import run
+        run.git = lambda *arguments: f"{run.PROJECT_ROOT}\n{revision}" if "rev-parse" in arguments else ""
+    for revision in ("first", "second"):
+        with distributed.Client(scheduler_file=str(dask.file), timeout=PATIENCE, set_as_default=False) as client:
+            client.run(commit, revision)
+        assert run(dask.file, out, "01_good", "--force") == 0
+        assert read(out / "01_good/run.json")["revision"] == revision
+
+
 def test_a_failing_lab_fails_once_and_comes_back_as_far_as_it_came(dask, out):
     (out / "02_raises").mkdir(parents=True)
     for name, text in {"results.json": "{}", "old.png": "", "run.json": '{"files": ["old.png"]}'}.items():     # of an earlier run

@@ -102,39 +102,19 @@ def test_a_notebook_that_is_none_is_named(notebooks, capsys):
     assert "01_good.ipynb is not a notebook" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments, parts", [
-    (["run", "03_vea"], ["'03_vea'", "01_good"]),
-    (["run", "../secret"], ["'../secret'"]),
-    (["run", "01_good", "-p", "epoch", "3"], ["01_good", "'epoch'", "epochs"]),
-    (["run", "01_good", "-p", "epochs", "ten"], ["epochs ten", "int"]),
-    (["run", "01_good", "-p", "epochs", "2.5"], ["epochs 2.5", "int"]),
-    (["run", "01_good", "-p", "rate", "fast"], ["rate fast", "float"]),
-    (["run", "01_good", "-p", "pretrained", "maybe"], ["pretrained maybe", "bool"]),
-    (["run", "01_good", "-p", "out_dir", "x"], ["out_dir", "--out"]),
-    (["run", "01_good", "--device", "gpu"], ["'gpu'", "cpu"]),
-    (["list", "nothing"], ["'nothing'"]),
-])
-def test_bad_usage_is_named_before_anything_runs(notebooks, tmp_path, capsys, arguments, parts):
-    out = ["--out", str(tmp_path / "out")] if arguments[0] == "run" else []
-    assert cli.main([*arguments, *out]) == 2
-    message = capsys.readouterr().err
-    assert all(part in message for part in parts), message
-    assert message.count("\n") == 1 and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--jobs", "0"], ["run", "--jobs", "two"],
-                                       ["run", "--timeout", "-1"], ["run", "-p", "epochs"], ["run", "--wrong"]])
-def test_argparse_refuses_with_2(notebooks, capsys, arguments):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    assert stop.value.code == 2 and "usage: labs" in capsys.readouterr().err
-
-
 def test_list_names_labs_and_parameters(notebooks, capsys):
     assert cli.main(["list"]) == 0
     assert "02_raises       Lab 02_raises" in capsys.readouterr().out
     assert cli.main(["list", "01_good"]) == 0
     assert "epochs = 2" in capsys.readouterr().out
+
+
+def test_a_lab_that_raises_is_not_refreshed_and_the_others_are(notebooks, capsys):
+    before = (notebooks / "02_raises.ipynb").read_text()
+    assert cli.main(["refresh", "02_raises", "01_good"]) == 1
+    out, err = capsys.readouterr()
+    assert "labs refresh: 02_raises: RuntimeError: the <b>reason</b> (cell 3)\n" in err and "Traceback" not in err
+    assert (notebooks / "02_raises.ipynb").read_text() == before and out.startswith("01_good: loss")
 
 
 def test_the_table_says_what_failed():

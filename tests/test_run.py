@@ -376,6 +376,16 @@ def test_other_json_than_figures_brings_nobody_down(notebooks, tmp_path, found):
     assert read(tmp_path / "04_good/results.json")["loss"] == 1, "the figures come from the cell above"
 
 
+def test_a_lab_that_is_no_notebook_stops_no_other_one_before_a_check(notebooks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bands, "EXPECTED", tmp_path / "expected.yml")
+    bands.EXPECTED.write_text("quick: {01_good: {figures: {loss: [2, 2]}}, 03_waits: {figures: {loss: [2, 2]}}}")
+    (notebooks / "quick.yml").write_text("value: 2")
+    (notebooks / "03_waits.ipynb").write_text("{not json")
+    assert cli.main(["run", "01_good", "03_waits", "--quick", "--check", "--out", str(tmp_path / "out")]) == 1
+    assert "1 figures compared with tests/expected.yml, 0 faults" in capsys.readouterr().out
+    assert status(tmp_path / "out", "01_good") == "ok" and status(tmp_path / "out", "03_waits") == "failed"
+
+
 def test_a_report_that_cannot_be_written_is_a_fault_and_the_check_goes_on(notebooks, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bands, "EXPECTED", tmp_path / "expected.yml")
     bands.EXPECTED.write_text("full: {01_good: {figures: {loss: [0, 2]}}, 04_good: {figures: {loss: [0, 2]}}}")

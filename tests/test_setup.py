@@ -1,6 +1,7 @@
-"""The three lists of requirements agree, and the README's commands exist."""
+"""The three lists of requirements agree, and the commands of README and TEACHING exist."""
 
 import re
+import shlex
 import tomllib
 from importlib.metadata import distributions
 
@@ -10,7 +11,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from labutils.instructor.cli import build_parser
+from labutils.instructor.labs import lab_names
 from labutils.instructor.run import find_results
+from labutils.instructor.sweep import plan
 from labutils.paths import PROJECT_ROOT
 
 
@@ -75,13 +79,26 @@ def test_the_packages_that_were_asked_for_are_there():
     assert asked <= names
 
 
-def test_the_commands_of_the_readme_exist():
+def test_the_targets_of_make_in_the_readme_exist():
     readme = (PROJECT_ROOT / "README.md").read_text()
     makefile = (PROJECT_ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^make ([a-z]+)", readme, flags=re.M))
     assert {"labs", "test", "lab", "full"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+@pytest.mark.parametrize("document", ["README.md", "TEACHING.md"])
+def test_the_labs_commands_of_the_documents_are_taken(document):
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", (PROJECT_ROOT / document).read_text(), flags=re.M | re.S))
+    commands = re.findall("^labs .*", blocks, flags=re.M)
+    assert commands
+    for line in commands:
+        options = build_parser().parse_args(shlex.split(line, comments=True)[1:])
+        if options.name == "run":
+            plan(options.labs, options.parameters, quick=options.quick)
+        elif options.name in ("refresh", "release"):
+            assert set(options.labs) <= set(lab_names()), line
 
 
 def test_the_links_of_the_readme_lead_somewhere():
