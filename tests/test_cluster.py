@@ -343,6 +343,7 @@ def test_files_that_find_no_place_are_a_failure(out):
 
 def test_run_json_is_the_last_file_and_absent_when_one_before_it_fails(tmp_path):
     (tmp_path / "run.json").write_text('{"status": "ok"}')
+    (tmp_path / ".part-x.png").write_text("of one who was killed")
     (tmp_path / "z").write_text("a file where a folder should be")
     with pytest.raises(OSError):
         cluster.place(tmp_path, {"run.json": b"{}", "a": b"new", "z/b": b""})

@@ -514,7 +514,7 @@ def test_a_sweep_that_grows_repeats_nothing_though_its_folders_are_called_otherw
 
 def test_what_the_sweep_itself_writes_over_is_not_kept_for_another_run(notebooks, tmp_path):
     assert cli.main(["run", "01_good", "-p", "value", "5", "--out", str(tmp_path / "out")]) == 0
-    (tmp_path / "runs.yml").write_text("[{lab: 01_good}, {lab: 01_good, value: 5}]")
+    (tmp_path / "runs.yml").write_text("[{lab: 01_good, value: 5}, {lab: 01_good}]")
     assert cli.main(["run", "-f", str(tmp_path / "runs.yml"), "--out", str(tmp_path / "out")]) == 0
     assert [read(path)["loss"] for path in sorted(tmp_path.glob("out/*/results.json"))] == [1, 5]
 
@@ -735,7 +735,7 @@ def test_a_project_may_lie_in_a_folder_with_braces(notebooks, tmp_path, monkeypa
     (tmp_path / "a {b} {{c").mkdir()
     write(tmp_path / "a {b} {{c", "01_good", [RESULT])
     monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path / "a {b} {{c")
-    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out {d}")]) == 0
+    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out {d}")]) == 0 == cli.main(["refresh", "01_good"])
 
 
 # ----------------------------------------------------------------------------------- files of earlier runs

@@ -15,7 +15,7 @@ from ..paths import replacing
 from .jobs import report_line
 from .labs import DamagedLab, UsageError, lab_parameters
 from .run import (Outcome, Watch, as_json, circumstances, describe, earlier_outcome, earlier_record, earlier_records, files_in,
-                  fingerprint, new_record, remove_files, run_job, runs_beside)
+                  fingerprint, new_record, remove_files, remove_halves, run_job, runs_beside)
 
 try:
     from distributed import Client, KilledWorker, Security, as_completed, get_worker, rpc
@@ -177,6 +177,7 @@ def lost(job, error):
 
 def place(folder, files):
     """Write files {relative path: bytes} into `folder`, each whole or not at all, `run.json` as the last."""
+    remove_halves(folder)
     remove_files(folder, earlier_record(folder)["files"])
     for name in ("run.json", "results.json"):      # of an earlier run: no longer true
         (folder / name).unlink(missing_ok=True)
