@@ -74,12 +74,14 @@ def test_the_lessons_values_are_the_profile_full_whether_they_are_named_or_not(t
     write_runs(tmp_path, "02_vae", [100] * 5)
     for number, path in enumerate(sorted(tmp_path.glob("*/run.json"))):
         run = json.loads(path.read_text())
-        path.write_text(json.dumps(run | {"parameters": {"seed": number, "batch_size": labs.effective_parameters("02_vae", {})["batch_size"]}}))
+        parameters = {"seed": number, "batch_size": labs.effective_parameters("02_vae", {})["batch_size"]}
+        path.write_text(json.dumps(run | {"parameters": parameters}))
     assert make_bands(tmp_path, "full") == {"02_vae": 2}
 
 
-@pytest.mark.parametrize("name, text, part", [("run.json", "{", "run.json is damaged"), ("results.json", None, "results.json cannot be read"),
-                                              ("results.json", "[1]", "results.json is damaged")])
+@pytest.mark.parametrize("name, text, part", [
+    ("run.json", "{", "run.json is damaged"), ("results.json", None, "results.json cannot be read"),
+    ("results.json", "[1]", "results.json is damaged")])
 def test_a_damaged_run_is_named_and_makes_no_band(tmp_path, expected, capsys, name, text, part):
     write_runs(tmp_path / "a", "02_vae", [100] * 6)
     path = tmp_path / "a/02_vae,seed=3" / name
@@ -93,7 +95,8 @@ def test_a_damaged_run_is_named_and_makes_no_band(tmp_path, expected, capsys, na
 @pytest.mark.parametrize("text, part", [
     ("quick: {", "flow node"), ("[1]", "list"), ("quick: {02_vae: {figures: {loss: [low, 3]}}}", "no pair of numbers"),
     ("quick: {02_vae: {figures: {loss: 3}}}", "int"), ("quick: {02_vae: {seeds: [0]}}", "figures"), ("x: 2020-13-45", "month"),
-    ("", "no bands of 02_vae for the profile 'quick'"), ("quick: {04_gan: {figures: {}}}", "no bands of 02_vae for the profile 'quick'")])
+    ("", "no bands of 02_vae for the profile 'quick'"),
+    ("quick: {04_gan: {figures: {}}}", "no bands of 02_vae for the profile 'quick'")])
 def test_bands_that_cannot_be_read_or_are_not_there_are_named_before_anything_runs(tmp_path, expected, capsys, text, part):
     expected.write_text(text)
     assert cli.main(["run", "02_vae", "--quick", "--check", "--out", str(tmp_path / "out")]) == 2

@@ -104,7 +104,8 @@ def bands_of(labs, profile):
     """Return {lab: {figure: [low, high]}}; raises `UsageError` where a lab has none, and as `read_expected`."""
     expected = read_expected().get(profile, {})
     if missing := [lab for lab in labs if lab not in expected]:
-        raise UsageError(f"{EXPECTED} has no bands of {', '.join(missing)} for the profile {profile!r}; make them with labs bands")
+        raise UsageError(f"{EXPECTED} has no bands of {', '.join(missing)} for the profile {profile!r}; "
+                         "make them with labs bands")
     return {lab: expected[lab]["figures"] for lab in labs}
 
 

@@ -1,6 +1,7 @@
 """The command line of `labs`.
 
-Exit codes: 0 all ran, 1 a lab failed, or `--check` found a figure outside its band, 2 bad usage, 130 interrupted.
+Exit codes: 0 all ran, 1 a lab failed, a report could not be written, or `--check` found a figure outside its band,
+2 bad usage, 130 interrupted.
 """
 
 import argparse
@@ -132,7 +133,8 @@ def place(text):
             path.stat()
         return path
     except (OSError, RuntimeError) as error:        # a name too long; a user who is not there, or links in a circle
-        raise argparse.ArgumentTypeError(f"{text!r}: {getattr(error, 'strerror', None) or str(error).rstrip('.')}; name another folder") from None
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise argparse.ArgumentTypeError(f"{text!r}: {reason}; name another folder") from None
 
 
 def run_command(options):
@@ -181,8 +183,8 @@ def check_unchanged(runs, profile):
     for run in runs:
         with suppress(labs.DamagedLab):     # its run will say so
             if others := other_parameters(run.lab, run.parameters, profile):
-                raise UsageError(f"--check compares with the figures of unchanged parameters, {run.name} sets {', '.join(others)}; "
-                                 "leave out one or the other")
+                raise UsageError("--check compares with the figures of unchanged parameters, "
+                                 f"{run.name} sets {', '.join(others)}; leave out one or the other")
     return bands_of(dict.fromkeys(run.lab for run in runs), profile)
 
 

@@ -104,7 +104,8 @@ def parse_parameters(name, given):
     values = {}
     for parameter, text in given:
         if parameter in values:
-            raise UsageError(f"-p {parameter} {text}: {parameter!r} is named twice; several values go in one, with commas between")
+            raise UsageError(f"-p {parameter} {text}: {parameter!r} is named twice; put all its values into one, "
+                             "with commas between")
         type_name, parts = declared_type(name, parameter, "-p"), text.split(",")
         if len(parts) > 1 and "" in parts:
             raise UsageError(f"-p {parameter} {text}: there is nothing beside a comma; "
