@@ -242,11 +242,10 @@ def test_a_signal_while_a_sweep_starts_up_is_an_interruption_too(notebooks, tmp_
     assert capsys.readouterr().err == "interrupted; what was done is kept\n" and hidden(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("lost", ["stdout", "stderr", "both"])
+@pytest.mark.parametrize("lost", ["stdout", "stderr"])
 def test_a_closed_terminal_is_an_interruption_whatever_is_written_to_it(begun, started, tmp_path, lost):
     screen, terminal = pty.openpty()
-    files = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, lost: terminal} if lost != "both" else dict.fromkeys(
-        ("stdout", "stderr"), terminal)
+    files = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, lost: terminal}
     process = started("run", "02_waits", "03_waits", "--out", tmp_path / "out", **files, stdin=terminal, start_new_session=True,
                       preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
     begun(1)
