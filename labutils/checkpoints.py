@@ -209,7 +209,7 @@ def find_pretrained(name, **settings):
         raise CheckpointError(f"{path} is not the file of the card {PRETRAINED_DIR / 'card.json'}: its SHA-256 sum is "
                               f"{found}, and should be {expected}; bring it back with 'git checkout checkpoints', or "
                               "train anew with pretrained=False")
-    config, _ = read_checkpoint(path)
+    config = read_checkpoint(path)[0] if settings else {}
     for setting, value in settings.items():
         if config[setting] != value:
             print(f"the course's weights {name} were trained with {setting} = {config[setting]}, not {value}: training")

@@ -67,7 +67,7 @@ def require(exercise, condition, hint, stronger):
 def require_graph(exercise, given):
     """Refuse a loss that has the right value and cannot be trained with."""
     require(exercise, getattr(given, "requires_grad", False), "The value is right, but it carries no graph: nothing can be trained with it.",
-            "Where does the tensor become a plain number?")
+            "Where does the tensor become a plain number, or lose what it was computed from?")
 
 
 def compare(exercise, given, right, mistakes=(), *, tolerance=1e-4):
@@ -550,8 +550,7 @@ def check_stable_nll(answer):
     require(name, bool((given > 0.9 * right).all()), "Beyond some size, errors cost no more: a probability has been cut off.",
             "The network is sure and wrong, and nothing tells it so. Can the result be had without the probability?")
     compare(name, given, right)
-    require(name, given.requires_grad, "The result has lost its graph: nothing could be trained with it.",
-            "Stay with functions of torch.")
+    require_graph(name, given)
     [gradient] = torch.autograd.grad(given.sum(), far)
     require(name, bool(torch.isfinite(gradient).all()), "The values are right, their gradient is nan.",
             "torch.where also goes backwards through the branch that it did not take.")

@@ -184,7 +184,7 @@ ANSWERS = {
             (lambda logits, x: of_probability(logits, x, lambda p: p.clamp(1e-7, 1)), "cut off"),
             (lambda logits, x: F.binary_cross_entropy(logits.sigmoid(), x, reduction="none").flatten(1).sum(1), "cut off"),
             (with_a_bad_branch, "gradient is nan"),
-            (lambda logits, x: stable_by_hand(logits.detach(), x), "lost its graph"),
+            (lambda logits, x: stable_by_hand(logits.detach(), x), "carries no graph"),
             (lambda logits, x: stable_by_hand(logits.detach(), x).numpy(), "no tensor"),
         ]},
     "cyclic_beta": {

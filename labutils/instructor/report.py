@@ -232,22 +232,20 @@ def figure_table(runs):
     A row is (the parameters in which it differs from other groups, number of runs, [(mean, text) of each figure]).
     Of a seed that was run several times the last run counts: the same figures again would make a deviation too small.
     """
-    latest, groups = {}, {}
-    for run in sorted(runs, key=lambda run: run.facts.get("started", "")):
-        if run.results:
-            latest[json.dumps([run.code_and_setting, run.parameters.get("seed", 0)], sort_keys=True)] = run.folder
-    for run in runs:
-        if run.folder in latest.values():
-            setting = run.code_and_setting
-            groups.setdefault(json.dumps(setting, sort_keys=True), (setting, []))[1].append(run.results)
-    settings = [setting for setting, _ in groups.values()]
+    groups = {}
+    for run in (run for run in runs if run.results):
+        _, by_seed = groups.setdefault(json.dumps(run.code_and_setting, sort_keys=True), (run.code_and_setting, {}))
+        seed = str(run.parameters.get("seed", 0))
+        by_seed[seed] = max(run, by_seed.get(seed, run), key=lambda run: str(run.facts.get("started")))
+    groups = [(setting, [run.results for run in by_seed.values()]) for setting, by_seed in groups.values()]
+    settings = [setting for setting, _ in groups]
     varied = [name for name in dict.fromkeys(name for setting in settings for name in setting)
               if len({json.dumps(setting.get(name)) for setting in settings}) > 1]
-    names = list(dict.fromkeys(name for _, some in groups.values() for results in some
+    names = list(dict.fromkeys(name for _, some in groups for results in some
                                for name, value in results.items() if number(value)))
     return names, [(pair_list({name: setting.get(name, "as in the lab") for name in varied}), len(some),
                     [spread([results[name] for results in some if number(results.get(name))], len(some)) for name in names])
-                   for setting, some in groups.values()]
+                   for setting, some in groups]
 
 
 def spread(values, n):
