@@ -156,15 +156,17 @@ def test_each_step_moves_its_own_network_only(part):
     lab.update_d(discriminator, generator, torch.optim.Adam(discriminator.parameters()), x, z)
     assert not any(moved(generator, before[0])) and all(moved(discriminator, before[1]))
     before = weights(generator), weights(discriminator)
+    discriminator.zero_grad()
     lab.update_g(discriminator, generator, torch.optim.Adam(generator.parameters()), z)
     assert all(moved(generator, before[0])) and not any(moved(discriminator, before[1]))
+    assert all(p.grad is None for p in discriminator.parameters()), "the generator's step has no use for them"
 
 
 def test_two_backward_calls_are_one_on_the_sum(part):
     generator, discriminator, z, x = part
     twin = copy.deepcopy(discriminator)
     optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
-    for p in discriminator.parameters():        # what update_g leaves behind must not enter
+    for p in discriminator.parameters():        # leftovers of an earlier step must not enter
         p.grad = torch.ones_like(p)
     loss, d_real, d_fake = lab.update_d(discriminator, generator, optimizer, x, z)
     fakes = generator(z).detach() if not has_batch_norm(generator) else replayed(generator, z)
