@@ -221,7 +221,7 @@ def forever(loader):
 class Side:
     """One of the two loops: `run(n)` takes n steps and returns seconds and the mean losses of these steps."""
 
-    def __init__(self, kind, name, device, seed=0, compiled=False):
+    def __init__(self, kind, name, device, seed=0, compiled=False, same_batches=False):
         self.kind, self.case, self.device = kind, CASES[name], device
         lab = definitions(self.case.lab)
         lab.device, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
@@ -233,10 +233,12 @@ class Side:
         self.step = (self.case.ours if kind == "ours" else self.case.plain)(lab, networks, device)
         if kind == "ours":
             keep_memory()
+        if kind == "ours" or same_batches:
             loader, _ = get_loaders("mnist", self.case.batch_size, image_range=self.case.image_range, device=device, seed=seed)
         else:
             loader = plain_loader(self.case)
         self.batches = forever(loader)
+        seed_everything(seed)       # the same noise for both sides, where they draw it in the same order
 
     def run(self, n_steps):
         start, meters = time.perf_counter(), None
@@ -331,22 +333,24 @@ def compare_compiled(names, device, rounds, n_steps=50):
 
 
 def quality(names, device, n_seeds, n_steps):
-    """Print the losses of both loops after as many steps, mean and standard error over seeds, over the last fifth of them."""
-    print(f"mean losses over {n_steps // 5} steps, after {n_steps - n_steps // 5} others; {n_seeds} seeds, mean ± standard error")
+    """Print the losses of both loops over the last fifth of n_steps: mean and standard error over seeds, and of their difference.
+
+    A seed gives both loops the same first weights and the same batches, so that what is left of their difference comes
+    from the arithmetic; only the WGAN draws its noise in another order.
+    """
+    print(f"losses over {n_steps // 5} steps, after {n_steps - n_steps // 5} others; {n_seeds} seeds, mean ± standard error")
     for name in names:
-        losses = {}
-        for kind in ("ours", "plain"):
-            for seed in range(n_seeds):
-                side = Remote(kind, name, device, seed)
+        losses = {"ours": [], "plain": []}
+        for seed in range(n_seeds):
+            for kind, rows in losses.items():
+                side = Remote(kind, name, device, seed, False, True)
                 side.run(n_steps - n_steps // 5)
-                losses.setdefault(kind, []).append(side.run(n_steps // 5)[1])
+                rows.append(side.run(n_steps // 5)[1])
                 side.end()
-        rows = {kind: [(statistics.mean(values), statistics.stdev(values) / n_seeds**0.5) for values in zip(*several)]
-                for kind, several in losses.items()}
-        apart = [(a - b) / (a_error**2 + b_error**2)**0.5 for (a, a_error), (b, b_error) in zip(rows["ours"], rows["plain"])]
-        for kind, row in rows.items():
-            print(f"{name:<24}{kind:<7}" + "   ".join(f"{mean:9.4g} ± {error:.2g}" for mean, error in row))
-        print(f"{'':<24}{'apart':<7}" + "   ".join(f"{value:+.1f} standard errors" for value in apart), flush=True)
+        losses["apart"] = [[a - b for a, b in zip(*pair)] for pair in zip(losses["ours"], losses["plain"])]
+        for kind, rows in losses.items():
+            columns = [(statistics.mean(values), statistics.stdev(values) / n_seeds**0.5) for values in zip(*rows)]
+            print(f"{name:<24}{kind:<7}" + "   ".join(f"{mean:9.4g} ± {error:.2g}" for mean, error in columns), flush=True)
 
 
 def profile_steps(names, device, seconds, n_kernels=12):
