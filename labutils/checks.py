@@ -702,7 +702,7 @@ def check_smooth_step(answer):
         generator = nn.Sequential(nn.Linear(4, 6, bias=False), nn.Unflatten(1, (1, 3, 2)))
         for layer, weights in ((discriminator[1], w_d), (generator[0], w_g)):
             layer.weight = nn.Parameter(weights.clone())
-        discriminator[1].weight.grad = left.clone()             # as the generator's step leaves it
+        discriminator[1].weight.grad = left.clone()             # as a generator's plain backward() leaves it
         generator[0].weight.grad = torch.ones(6, 4)             # its own step would clear them
         optimizer = torch.optim.SGD(discriminator.parameters(), lr=rate)
         try:
@@ -1083,7 +1083,7 @@ def check_critic_turn(answer):
         weight = (clip * weight).clip(-clip, clip)
         gaps, rates = torch.stack([(x - picture).mean(0).flatten() for x in batches]), rate * torch.ones(len(sizes))
         critic, generator = _linear_critic(weight, bias=0.5), _OnePicture(picture.clone())
-        critic[1].weight.grad = torch.ones(1, 4)        # as the generator's step leaves it
+        critic[1].weight.grad = torch.ones(1, 4)        # as a generator's plain backward() leaves it
         optimizer = torch.optim.SGD(critic.parameters(), lr=rate)
         given = answer(critic, generator, optimizer, [x.clone() for x in batches], latent_dim, clip)
         _check_noise(name, generator, sum(sizes), latent_dim)
@@ -1105,7 +1105,7 @@ def check_critic_turn(answer):
                     "The gradients of earlier batches are still there and are added to the new ones.",
                     "Where are the gradients set to zero, and how often?"),
             Mistake(_linear_turn(weight, gaps, rates, clip, old=-rate * torch.ones(4))[0],
-                    "Gradients from before the call enter the first step.", "The generator's step leaves some in the critic."),
+                    "Gradients from before the call enter the first step.", "A plain `backward` of the generator's step leaves some in the critic."),
             Mistake(_linear_turn(weight, gaps, rates * torch.tensor(sizes), clip)[0],
                     "The scores are summed over the batch: larger batches take larger steps.",
                     "The estimate is a difference of two means."),

@@ -266,10 +266,10 @@ class Side:
 class Remote:
     """A `Side` in a process of its own; the same calls."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, **options):
         context = multiprocessing.get_context("spawn")
         self.pipe, there = context.Pipe()
-        self.process = context.Process(target=serve, args=(there, *arguments), daemon=True)
+        self.process = context.Process(target=serve, args=(there, arguments, options), daemon=True)
         self.process.start()
         there.close()
 
@@ -285,9 +285,9 @@ class Remote:
         self.process.join()
 
 
-def serve(pipe, *arguments):
+def serve(pipe, arguments, options):
     """Answer the calls of a `Remote` until it is closed."""
-    side = Side(*arguments)
+    side = Side(*arguments, **options)
     try:
         while True:
             name, *values = pipe.recv()
@@ -322,7 +322,7 @@ def compare(name, device, rounds, seconds):
 def compare_compiled(names, device, rounds, n_steps=50):
     """Print how much faster compiled networks are than the lab's own, in turn, and the seconds of the first step."""
     for name in names:
-        as_is, compiled = (Remote("ours", name, device, 0, flag) for flag in (False, True))
+        as_is, compiled = (Remote("ours", name, device, compiled=flag) for flag in (False, True))
         as_is.run(5)
         first, _ = compiled.run(1)
         compiled.run(5)
@@ -343,7 +343,7 @@ def quality(names, device, n_seeds, n_steps):
         losses = {"ours": [], "plain": []}
         for seed in range(n_seeds):
             for kind, rows in losses.items():
-                side = Remote(kind, name, device, seed, False, True)
+                side = Remote(kind, name, device, seed, same_batches=True)
                 side.run(n_steps - n_steps // 5)
                 rows.append(side.run(n_steps // 5)[1])
                 side.end()
