@@ -10,7 +10,8 @@ NAMES = {
     "paths": ("make_dir",),
     "results": ("plot_curves", "show_figure", "show_results"),
     "sliders": ("explore",),
-    "training": ("AverageMeter", "autocast", "get_device", "init_weights", "keep_memory", "progress", "require_positive", "seed_everything"),
+    "training": ("AverageMeter", "GraphedStep", "autocast", "get_device", "init_weights", "keep_memory",
+                 "progress", "require_positive", "seed_everything"),
 }
 __all__ = sorted(sum(NAMES.values(), ()))
 

@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import random
+import warnings
+from collections import Counter
 
 import numpy as np
 import torch
@@ -123,6 +125,79 @@ def keep_memory():
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)       # the largest value that glibc takes
         library.mallopt(M_TRIM_THRESHOLD, 2**30)
+
+
+class GraphedStep:
+    """A training step that a GPU repeats as one CUDA graph. On other devices it is called as it is.
+
+        step = GraphedStep(lambda x: train_step(vae, optimizer, x, beta), optimizer)
+        for x, _ in loader:
+            reconstruction, kl = step(x)
+
+    A step of a small network is a hundred kernels of a few microseconds, and Python takes longer to start one than
+    the GPU to compute it. A graph is a list of kernels, recorded once, that starts with a single call (PyTorch
+    documentation, "CUDA semantics", section "CUDA Graphs").
+
+    step        function of one or more tensors on one device; returns a tuple of tensors that need no gradient
+    optimizers  those that it calls; on a GPU they are set to keep all their numbers there (`capturable`)
+
+    The first `WARM_UP` calls with inputs of one shape run as they are, the next one records. What is recorded is
+    kernels, not Python: prints, branches and numbers other than the inputs stay what they were at that moment. Only
+    learning rates are looked after: when one changes, the step is recorded anew. Noise is fresh each time. A step
+    that cannot be recorded goes on as it is, with a warning: one that reads a value of the device (`.item()`), say.
+    """
+
+    WARM_UP = 3     # the first steps choose algorithms and create what the optimisers keep
+
+    def __init__(self, step, *optimizers):
+        self.step, self.optimizers = step, optimizers
+        self.rates, self.calls, self.graphs, self.failed = None, Counter(), {}, False
+
+    def __call__(self, *inputs):
+        if self.failed or not inputs[0].is_cuda:
+            return self.step(*inputs)
+        rates = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
+        if rates != self.rates:
+            self.rates, self.calls, self.graphs = rates, Counter(), {}
+        shapes = tuple(x.shape for x in inputs)     # the last batch of an epoch may be shorter: a graph of its own
+        self.calls[shapes] += 1
+        if self.calls[shapes] <= self.WARM_UP:
+            return self.warm_up(inputs)
+        if shapes not in self.graphs and not self.record(shapes, inputs):
+            return self.step(*inputs)
+        graph, places, results = self.graphs[shapes]
+        for place, x in zip(places, inputs):
+            place.copy_(x)
+        graph.replay()
+        return tuple(result.clone() for result in results)      # the next replay writes into the same memory
+
+    def warm_up(self, inputs):
+        """Take the step on a stream of its own, as a recording does, with optimisers that count on the device."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["capturable"] = True
+            for state in optimizer.state.values():
+                if "step" in state:
+                    state["step"] = state["step"].to(inputs[0].device)      # on the CPU if it was loaded so
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            results = self.step(*inputs)
+        here.wait_stream(aside)
+        return results
+
+    def record(self, shapes, inputs):
+        """Record the step without taking it, with the memory of its inputs and results; tell whether that went well."""
+        places, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.graphs[shapes] = graph, places, self.step(*places)
+        except RuntimeError as error:
+            self.failed, reason = True, str(error.__context__ or error).splitlines()[0]
+            warnings.warn("this training step cannot be recorded as a CUDA graph and goes on as it is, which is slower. Does it "
+                          "read a value of the device (.item(), print, if)? Or does an older result of the same network still "
+                          f"hold its graph? Compute that one under torch.no_grad(). ({reason})", stacklevel=3)
+        return not self.failed
 
 
 def progress(iterable, description):

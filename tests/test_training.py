@@ -6,7 +6,10 @@ import torch
 from conftest import command
 from torch import nn
 
-from labutils import AverageMeter, autocast, get_device, init_weights, keep_memory, require_positive, seed_everything
+from labutils import (AverageMeter, GraphedStep, autocast, get_device, init_weights, keep_memory, require_positive,
+                      seed_everything)
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 
 
 @pytest.mark.parametrize("cuda, mps, expected", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
@@ -134,3 +137,68 @@ def test_without_glibc_nothing_is_kept_and_nothing_fails(monkeypatch):
     for library in (lambda name: object(), lambda name: open("/nonexistent/libc")):     # as on macOS and on Windows
         monkeypatch.setattr("labutils.training.ctypes.CDLL", library)
         keep_memory()
+
+
+# ----------------------------------------------------------------------------------- recorded steps
+
+def small_training(device, optimizer_class, **options):
+    """Return a network, its optimiser and a step on (B, 8) that adds noise; it returns its loss and the mean of the noise."""
+    seed_everything(0)
+    network = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8)).to(device)
+    optimizer = optimizer_class(network.parameters(), lr=1e-2, **options)
+
+    def step(x):
+        noise = torch.randn_like(x)
+        loss = (network(x + noise) - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach(), noise.mean()
+    return network, optimizer, step
+
+
+def test_on_a_cpu_a_graphed_step_is_the_step():
+    network, optimizer, step = small_training("cpu", torch.optim.Adam)
+    calls = []
+    graphed = GraphedStep(lambda x, y: calls.append((x, y)) or (x,), optimizer)
+    x, y = torch.ones(2), torch.zeros(3)
+    for _ in range(6):
+        assert graphed(x, y)[0] is x
+    assert len(calls) == 6 and calls[5][1] is y
+    assert optimizer.param_groups[0]["capturable"] is False
+
+
+@needs_gpu
+@pytest.mark.parametrize("optimizer_class, options", [(torch.optim.Adam, {"fused": True}), (torch.optim.RMSprop, {"foreach": True})])
+def test_on_a_gpu_a_graph_takes_the_same_steps(optimizer_class, options):
+    torch.manual_seed(1)
+    batches = [torch.randn(n, 8, device="cuda") for n in (32, 32, 32, 32, 32, 8) * 6]      # the last of an epoch is shorter
+    ends = []
+    for graphed in (False, True):
+        network, optimizer, step = small_training("cuda", optimizer_class, **options)
+        step = GraphedStep(step, optimizer) if graphed else step
+        results = []
+        for i, x in enumerate(batches):
+            if i == 20:
+                optimizer.param_groups[0]["lr"] = 1e-3      # a number that the graph has to learn of
+            results.append(step(x))
+        ends.append([*network.parameters(), torch.tensor([[loss, noise] for loss, noise in results])])
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+    assert len({noise for _, noise in ends[1][-1].tolist()}) == len(batches), "noise that was drawn twice"
+    assert step.graphs, "nothing was recorded"
+
+
+@needs_gpu
+@pytest.mark.parametrize("reason", ["it reads a value", "an older result holds its graph"])
+def test_on_a_gpu_a_step_that_cannot_be_recorded_goes_on_with_a_warning(reason):
+    network, optimizer, step = small_training("cuda", torch.optim.Adam, fused=True)
+    x = torch.ones(4, 8, device="cuda")
+    older = network(x) if reason.startswith("an older") else None
+    reading = GraphedStep(lambda x: (step(x)[0].item(), older) if older is None else step(x), optimizer)
+    with pytest.warns(UserWarning, match="cannot be recorded as a CUDA graph"):
+        losses = [float(reading(x)[0]) for _ in range(8)]
+    assert len(set(losses)) == 8 and losses[-1] < losses[0] and not reading.graphs
+    del older
+    graphed = GraphedStep(step, optimizer)      # the GPU can still record
+    losses = [float(graphed(x)[0]) for _ in range(8)]
+    assert len(set(losses)) == 8 and graphed.graphs

@@ -4,7 +4,7 @@
     python tests/benchmarks/speed.py "MLP GAN" --device cuda --json speed.json
     python tests/benchmarks/speed.py --scaling              an epoch of the small VAE on 6,000 to 600,000 images
     python tests/benchmarks/speed.py --quality 5            losses of both loops for five seeds: is the speed bought with them?
-    python tests/benchmarks/speed.py --compile              the lab's networks compiled: what is gained, and what compiling takes
+    python tests/benchmarks/speed.py --compile              the lab's step compiled, and on a GPU without CUDA graphs
     python tests/benchmarks/speed.py DCGAN --profile        where the time of the lab's step goes
 
 The plain loop is what most course labs have: torchvision's MNIST with ToTensor, a DataLoader, the optimiser as it
@@ -19,6 +19,7 @@ large matrix product in the type used, the bytes that its optimisers cannot but 
 import argparse
 import gzip
 import json
+import math
 import multiprocessing
 import resource
 import statistics
@@ -34,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import definitions  # noqa: E402
 
-from labutils import AverageMeter, get_device, get_loaders, keep_memory, seed_everything  # noqa: E402
+from labutils import AverageMeter, GraphedStep, get_device, get_loaders, keep_memory, seed_everything  # noqa: E402
 from labutils.data import FILES, InMemoryLoader, find_idx, idx_path  # noqa: E402
 from labutils.training import has_bfloat16  # noqa: E402
 
@@ -64,7 +65,7 @@ class Case(NamedTuple):
 def vae_case(architecture, batch_size):
     def ours(lab, vae, device):
         optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3, fused=True)
-        return lambda x: lab.train_step(vae, optimizer, x, 1.0)
+        return GraphedStep(lambda x: lab.train_step(vae, optimizer, x, 1.0), optimizer)
 
     def plain(lab, vae, device):
         optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
@@ -83,7 +84,7 @@ def vae_case(architecture, batch_size):
 def conv_vae_ours(lab, vae, device):
     vae.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(vae.parameters(), lr=2e-3, fused=True)
-    return lambda x: lab.train_step(vae, optimizer, x, None, 1.0)
+    return GraphedStep(lambda x: lab.train_step(vae, optimizer, x, None, 1.0), optimizer)
 
 
 def conv_vae_plain(lab, vae, device):
@@ -118,7 +119,7 @@ def gan_case(names, batch_size, latent_dim, betas, image_range, channels_last=Fa
             z_d, z_g = torch.randn(2, len(x), latent_dim, device=device)
             d_loss, d_real, d_fake = lab.update_d(discriminator, generator, d_optimizer, x, z_d)
             return d_loss, lab.update_g(discriminator, generator, g_optimizer, z_g), d_real, d_fake
-        return step
+        return GraphedStep(step, d_optimizer, g_optimizer)
 
     def plain(lab, pair, device):
         lab.autocast = lambda device: torch.autocast(device.type, enabled=False)
@@ -144,16 +145,19 @@ def gan_case(names, batch_size, latent_dim, betas, image_range, channels_last=Fa
 def wgan_ours(lab, pair, device):
     critic, generator = pair
     optimizers = [torch.optim.RMSprop(n.parameters(), lr=5e-5, foreach=True) for n in pair]
+    train_critic = GraphedStep(lambda x, x_fake: (lab.update_critic(critic, optimizers[0], x, x_fake, 0.01),
+                                                  lab.max_abs_weight(critic)), optimizers[0])
+    train_generator = GraphedStep(lambda z: (lab.update_generator(generator, critic, optimizers[1], z),), optimizers[1])
     state = {"step": 0, "largest": torch.zeros((), device=device)}
 
     def step(x):
         if state["step"] % 5 == 0:
             state["fakes"] = iter(lab.draw_fakes(generator, 5 * lab.batch_size).split(lab.batch_size))
-        estimate = lab.update_critic(critic, optimizers[0], x, next(state["fakes"])[:len(x)], 0.01)
-        state["largest"] = torch.maximum(state["largest"], lab.max_abs_weight(critic))
+        estimate, max_weight = train_critic(x, next(state["fakes"])[:len(x)])
+        state["largest"] = torch.maximum(state["largest"], max_weight)
         state["step"] += 1
         if state["step"] % 5 == 0:
-            lab.update_generator(generator, critic, optimizers[1], torch.randn(lab.batch_size, 100, device=device))
+            train_generator(torch.randn(lab.batch_size, 100, device=device))
         return [estimate]
     return step
 
@@ -221,15 +225,18 @@ def forever(loader):
 class Side:
     """One of the two loops: `run(n)` takes n steps and returns seconds and the mean losses of these steps."""
 
-    def __init__(self, kind, name, device, seed=0, compiled=False, same_batches=False):
+    def __init__(self, kind, name, device, seed=0, variant=None, same_batches=False):
         self.kind, self.case, self.device = kind, CASES[name], device
         lab = definitions(self.case.lab)
         lab.device, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
         seed_everything(seed)
         networks = self.case.networks(lab).to(device)
         self.n_weights = sum(p.numel() for p in networks.parameters())
-        for network in (networks if isinstance(networks, torch.nn.ModuleList) else [networks]) if compiled else ():
-            network.compile(mode="reduce-overhead")     # on a GPU: CUDA graphs
+        if variant == "without graphs":
+            GraphedStep.WARM_UP = math.inf      # in this process alone
+        if variant == "compiled":               # a GraphedStep records what the compiler has made
+            for network in networks if isinstance(networks, torch.nn.ModuleList) else [networks]:
+                network.compile()
         self.step = (self.case.ours if kind == "ours" else self.case.plain)(lab, networks, device)
         if kind == "ours":
             keep_memory()
@@ -300,7 +307,7 @@ def compare(name, device, rounds, seconds):
     """Run both sides of a case in turn; return its row of the table."""
     ours, plain = (Remote(kind, name, device) for kind in ("ours", "plain"))
     n_flops, n_bytes = plain.work()
-    ours.run(1)
+    ours.run(1 if device.type == "cpu" else 25)     # on a GPU the graphs have to be recorded first
     took = max(plain.run(2)[0] / 2, ours.run(2)[0] / 2)
     n_steps = max(5, 5 * round(seconds / took / 5))         # the WGAN's cycle is five steps
     pairs = []
@@ -319,17 +326,20 @@ def compare(name, device, rounds, seconds):
             "steps": n_steps * rounds, "loss": loss, "plain_loss": plain_loss, "peak_mb": peaks[0], "plain_peak_mb": peaks[1]}
 
 
-def compare_compiled(names, device, rounds, n_steps=50):
-    """Print how much faster compiled networks are than the lab's own, in turn, and the seconds of the first step."""
+def compare_variants(names, device, rounds, n_steps=50):
+    """Print how fast the lab's step is compiled and, on a GPU, without its CUDA graph, against the step as it is, in turn."""
     for name in names:
-        as_is, compiled = (Remote("ours", name, device, compiled=flag) for flag in (False, True))
-        as_is.run(5)
-        first, _ = compiled.run(1)
-        compiled.run(5)
-        ratios = [as_is.run(n_steps)[0] / compiled.run(n_steps)[0] for _ in range(rounds)]
-        as_is.end(), compiled.end()
-        print(f"{name:<24}compiled {statistics.median(ratios):5.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}), "
-              f"first step {first:.0f} s", flush=True)
+        as_is = Remote("ours", name, device)
+        as_is.run(25)
+        for variant in ("compiled",) if device.type == "cpu" else ("compiled", "without graphs"):
+            other = Remote("ours", name, device, variant=variant)
+            first, _ = other.run(1)
+            other.run(25)
+            ratios = [as_is.run(n_steps)[0] / other.run(n_steps)[0] for _ in range(rounds)]
+            other.end()
+            print(f"{name:<24}{variant} {statistics.median(ratios):5.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}), "
+                  f"first step {first:.1f} s", flush=True)
+        as_is.end()
 
 
 def quality(names, device, n_seeds, n_steps):
@@ -377,7 +387,7 @@ def profile_steps(names, device, seconds, n_kernels=12):
 
 
 def machine_limit(device):
-    """GFLOP/s of a matrix product of 2048 x 2048 in float32 and bfloat16, and GB/s of a copy."""
+    """GFLOP/s of a large matrix product in float32 and bfloat16, and GB/s of a copy."""
     def best(work, n=10):
         times = []
         for _ in range(n):
@@ -387,11 +397,11 @@ def machine_limit(device):
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
         return min(times)
-    limit = {}
+    limit, side, n_bytes = ({}, 2048, 2**27) if device.type == "cpu" else ({}, 8192, 2**31)     # large for the device
     for dtype in (torch.float32, torch.bfloat16):
-        a = torch.randn(2048, 2048, device=device, dtype=dtype)
-        limit[str(dtype).removeprefix("torch.")] = 2 * 2048**3 / best(lambda: a @ a) / 1e9
-    big = torch.empty(2**27, dtype=torch.uint8, device=device)
+        a = torch.randn(side, side, device=device, dtype=dtype)
+        limit[str(dtype).removeprefix("torch.")] = 2 * side**3 / best(lambda: a @ a) / 1e9
+    big = torch.empty(n_bytes, dtype=torch.uint8, device=device)
     limit["copy_gb"] = 2 * big.numel() / best(big.clone) / 1e9
     return limit
 
@@ -426,7 +436,7 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--scaling", action="store_true", help="time an epoch of 6,000 to 600,000 images instead")
     parser.add_argument("--quality", type=int, metavar="N", help="compare losses over N seeds instead")
-    parser.add_argument("--compile", action="store_true", help="time the lab's networks compiled against the lab's as they are")
+    parser.add_argument("--compile", action="store_true", help="time the lab's step compiled, and without CUDA graphs, against itself")
     parser.add_argument("--profile", action="store_true", help="print where the time of the lab's step goes")
     parser.add_argument("--steps", type=int, default=500, help="of --quality")
     options = parser.parse_args()
@@ -436,7 +446,7 @@ def main():
     if options.scaling:
         return scaling(device)
     if options.compile:
-        return compare_compiled(options.cases or CASES, device, options.rounds)
+        return compare_variants(options.cases or CASES, device, options.rounds)
     if options.profile:
         return profile_steps(options.cases or CASES, device, options.seconds)
     if options.quality:
