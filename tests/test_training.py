@@ -1,4 +1,6 @@
 import platform
+from contextlib import contextmanager, nullcontext
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -166,6 +168,68 @@ def test_on_a_cpu_a_graphed_step_is_the_step():
         assert graphed(x, y)[0] is x
     assert len(calls) == 6 and calls[5][1] is y
     assert optimizer.param_groups[0]["capturable"] is False
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says that it lies on a GPU."""
+    is_cuda = True
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Put in place of CUDA's graphs ones that replay the last function of the list that is returned, as a GPU its kernels."""
+    kernels = []
+
+    class Graph:
+        def replay(self):
+            self.kernel()
+
+    @contextmanager
+    def record(graph):
+        yield
+        graph.kernel = kernels[-1]
+    for name, stand_in in (("CUDAGraph", Graph), ("graph", record), ("Stream", MagicMock), ("current_stream", MagicMock),
+                           ("stream", lambda stream: nullcontext())):
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return kernels
+
+
+def test_a_graph_is_recorded_for_each_shape_and_anew_for_another_learning_rate(kernels):
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr=1e-2)
+
+    def step(x):
+        result = x * optimizer.param_groups[0]["lr"]
+        kernels.append(lambda rate=optimizer.param_groups[0]["lr"]: result.copy_(x * rate))
+        return result,
+    graphed, results, expected = GraphedStep(step, optimizer), [], []
+    for epoch in range(12):
+        optimizer.param_groups[0]["lr"] = rate = 2.0 if epoch < 6 else 3.0
+        for n in (4, 4, 3):
+            x = torch.rand(n).as_subclass(OnGPU)
+            results += graphed(x)
+            expected.append(rate * x)
+    torch.testing.assert_close(results, expected)       # each of its own, however often the graph has written since
+    assert len(kernels) == 2 * 2 * (GraphedStep.WARM_UP + 1), "steps that went through Python"
+    assert optimizer.param_groups[0]["capturable"] is True
+
+
+def test_a_state_of_the_optimiser_that_was_loaded_on_a_cpu_counts_on_the_device(kernels):
+    optimizer = torch.optim.RMSprop([weight := torch.zeros(1)])
+    optimizer.state[weight]["step"] = count = MagicMock()
+    GraphedStep(lambda x: (x,), optimizer)(torch.ones(4).as_subclass(OnGPU))
+    count.to.assert_called_once()
+
+
+def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(kernels, monkeypatch):
+    @contextmanager
+    def refuse(graph):
+        yield
+        raise RuntimeError("operation not permitted when stream is capturing")
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    graphed = GraphedStep(lambda x: (2 * x,))
+    with pytest.warns(UserWarning, match="cannot be recorded as a CUDA graph.*not permitted when stream is capturing") as warned:
+        results = [graphed(torch.full((2,), i).as_subclass(OnGPU))[0].tolist() for i in range(8)]
+    assert results == [[2 * i, 2 * i] for i in range(8)] and len(warned) == 1
 
 
 @needs_gpu
