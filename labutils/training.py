@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.graph import get_gradient_edge
 from tqdm import tqdm
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3      # from glibc's malloc.h
@@ -144,60 +145,90 @@ class GraphedStep:
     The first `WARM_UP` calls with inputs of one shape run as they are, the next one records. What is recorded is
     kernels, not Python: prints, branches and numbers other than the inputs stay what they were at that moment. Only
     learning rates are looked after: when one changes, the step is recorded anew. Noise is fresh each time. A step
-    that cannot be recorded goes on as it is, with a warning: one that reads a value of the device (`.item()`), say.
+    that cannot be recorded goes on as it is, with a warning that says why.
     """
 
     WARM_UP = 3     # the first steps choose algorithms and create what the optimisers keep
 
     def __init__(self, step, *optimizers):
         self.step, self.optimizers = step, optimizers
-        self.rates, self.calls, self.graphs, self.failed = None, Counter(), {}, False
+        self.rates, self.calls, self.graphs, self.obstacle = None, Counter(), {}, None
 
     def __call__(self, *inputs):
-        if self.failed or not inputs[0].is_cuda:
+        if self.obstacle or not inputs[0].is_cuda:
             return self.step(*inputs)
-        rates = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
+        rates = [group["lr"] for group in self.groups()]
         if rates != self.rates:
             self.rates, self.calls, self.graphs = rates, Counter(), {}
         shapes = tuple(x.shape for x in inputs)     # the last batch of an epoch may be shorter: a graph of its own
         self.calls[shapes] += 1
         if self.calls[shapes] <= self.WARM_UP:
-            return self.warm_up(inputs)
-        if shapes not in self.graphs and not self.record(shapes, inputs):
-            return self.step(*inputs)
+            return self.warm_up(inputs, last=self.calls[shapes] == self.WARM_UP)
+        if shapes not in self.graphs:
+            self.graphs[shapes] = self.record(inputs)
         graph, places, results = self.graphs[shapes]
         for place, x in zip(places, inputs):
             place.copy_(x)
         graph.replay()
         return tuple(result.clone() for result in results)      # the next replay writes into the same memory
 
-    def warm_up(self, inputs):
-        """Take the step on a stream of its own, as a recording does, with optimisers that count on the device."""
+    def groups(self):
+        """Return the groups of weights of all optimisers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def warm_up(self, inputs, last):
+        """Take the step on a stream of its own, as a recording does. The last time, look for what would spoil a recording.
+
+        A recording that fails leaves PyTorch unable to draw random numbers, so it is not tried where it would.
+        """
+        for group in self.groups():
+            group["capturable"] = True
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["capturable"] = True
             for state in optimizer.state.values():
                 if "step" in state:
                     state["step"] = state["step"].to(inputs[0].device)      # on the CPU if it was loaded so
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
-        with torch.cuda.stream(aside):
+        with torch.cuda.stream(aside), reads_of_the_device() if last else contextlib.nullcontext() as reads:
             results = self.step(*inputs)
         here.wait_stream(aside)
+        if reads:
+            self.obstacle = "it reads a value of the device, with .item(), print or if"
+        elif last and any(is_held(p) for group in self.groups() for p in group["params"]):
+            self.obstacle = ("an older result of a network still holds its graph: compute that under torch.no_grad(), "
+                             "or let the step return .detach()")
+        if self.obstacle:
+            warnings.warn(f"this training step cannot be recorded as a CUDA graph and goes on as it is, slower: {self.obstacle}",
+                          stacklevel=3)
         return results
 
-    def record(self, shapes, inputs):
-        """Record the step without taking it, with the memory of its inputs and results; tell whether that went well."""
+    def record(self, inputs):
+        """Record the step without taking it; return the graph and the memory of its inputs and results."""
         places, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            return graph, places, self.step(*places)
+
+
+@contextlib.contextmanager
+def reads_of_the_device():
+    """Collect in a list the warnings of operations that wait for the GPU: a graph cannot hold them."""
+    reads, mode = [], torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
         try:
-            with torch.cuda.graph(graph):
-                self.graphs[shapes] = graph, places, self.step(*places)
-        except RuntimeError as error:
-            self.failed, reason = True, str(error.__context__ or error).splitlines()[0]
-            warnings.warn("this training step cannot be recorded as a CUDA graph and goes on as it is, which is slower. Does it "
-                          "read a value of the device (.item(), print, if)? Or does an older result of the same network still "
-                          f"hold its graph? Compute that one under torch.no_grad(). ({reason})", stacklevel=3)
-        return not self.failed
+            yield reads
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            reads += [warning for warning in caught if "synchronizing" in str(warning.message)]
+
+
+def is_held(parameter):
+    """Tell whether some result still holds the graph through which it would send this parameter its gradient."""
+    if not parameter.requires_grad:
+        return False
+    get_gradient_edge(parameter).node.metadata["seen"] = True      # the node lives as long as something holds it
+    return "seen" in get_gradient_edge(parameter).node.metadata
 
 
 def progress(iterable, description):
