@@ -220,7 +220,7 @@ def reads_of_the_device():
             yield reads
         finally:
             torch.cuda.set_sync_debug_mode(mode)
-            reads += [warning for warning in caught if "synchronizing" in str(warning.message)]
+            reads += [warning for warning in caught if "called a synchronizing CUDA operation" in str(warning.message)]
 
 
 def is_held(parameter):
