@@ -6,6 +6,7 @@ NAMES = {
     "checkpoints": ("CheckpointError", "TrainingState", "find_pretrained", "load_checkpoint", "save_checkpoint"),
     "data": ("DatasetError", "get_loaders"),
     "images": ("collage", "save_image", "show", "to_uint8"),
+    "layers": ("ConvTranspose2d",),
     "live": ("LiveCurves",),
     "paths": ("make_dir",),
     "results": ("plot_curves", "show_figure", "show_results"),

@@ -229,6 +229,8 @@ class Side:
         self.kind, self.case, self.device = kind, CASES[name], device
         lab = definitions(self.case.lab)
         lab.device, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
+        if kind == "plain":
+            lab.ConvTranspose2d = torch.nn.ConvTranspose2d
         seed_everything(seed)
         networks = self.case.networks(lab).to(device)
         self.n_weights = sum(p.numel() for p in networks.parameters())
