@@ -134,7 +134,7 @@ class TrainingState:
                 raise CheckpointError(f"{self.path} does not fit {name!r}: {str(error).splitlines()[0]} Build what was trained "
                                       "then, or start anew with resume=False") from None
             if isinstance(part, torch.optim.Optimizer):
-                match_layout(part)
+                settle(part)
         set_random_state(state["random"])
         print(f"going on after epoch {saved['epoch']}, from {self.path.name}")
         return saved["epoch"] + 1, *state["record"]
@@ -171,8 +171,15 @@ def unpack(value, tensors):
     return tensors[value["tensor"]] if "tensor" in value else tensors[value["array"]].numpy()
 
 
-def match_layout(optimizer):
-    """Bring an optimiser's averages to the memory layout of their weights: fused steps go through both as they lie."""
+def settle(optimizer):
+    """Fit what an optimiser has loaded to where it goes on.
+
+    Its averages take the memory layout of their weights, since fused steps go through both as they lie, and `capturable`,
+    which the graphs of a GPU have set, becomes again what it was built with: a CPU refuses it.
+    """
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = optimizer.defaults["capturable"]
     for parameter, averages in optimizer.state.items():
         for name, tensor in averages.items():
             if isinstance(tensor, torch.Tensor) and tensor.shape == parameter.shape:

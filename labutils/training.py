@@ -157,6 +157,11 @@ class GraphedStep:
     def __call__(self, *inputs):
         if self.obstacle or not inputs[0].is_cuda:
             return self.step(*inputs)
+        with torch.cuda.device(inputs[0].device):       # of several GPUs the one that streams and graphs belong to
+            return self.on_gpu(inputs)
+
+    def on_gpu(self, inputs):
+        """Take the step: as it is for the first inputs of a shape, by its graph from then on."""
         rates = [group["lr"] for group in self.groups()]
         if rates != self.rates:
             self.rates, self.calls, self.graphs = rates, Counter(), {}
@@ -199,7 +204,7 @@ class GraphedStep:
                              "or let the step return .detach()")
         if self.obstacle:
             warnings.warn(f"this training step cannot be recorded as a CUDA graph and goes on as it is, slower: {self.obstacle}",
-                          stacklevel=3)
+                          stacklevel=4)
         return results
 
     def record(self, inputs):

@@ -151,6 +151,19 @@ def test_more_epochs_go_on_from_a_finished_training(tmp_path):
     assert training(tmp_path / "b.state", 5, resume=True)[1] == history       # nothing left to do
 
 
+def test_a_training_that_a_gpu_has_begun_goes_on_on_a_cpu(tmp_path):
+    for epoch in (1, 2):
+        weight = torch.ones(3, requires_grad=True)
+        optimizer = torch.optim.RMSprop([weight], foreach=True)
+        state = TrainingState(tmp_path / "a.state", {}, optimizer=optimizer)
+        assert state.begin(epoch == 2) == (epoch,)
+        weight.grad = torch.ones(3)
+        optimizer.step()
+        optimizer.param_groups[0]["capturable"] = True      # as a GraphedStep sets it on a GPU; a CPU refuses such a step
+        state.save(epoch)
+    assert optimizer.state[weight]["step"] == 2
+
+
 def test_without_resume_a_training_starts_anew(tmp_path):
     training(tmp_path / "a.state", 3)
     assert len(training(tmp_path / "a.state", 2)[1]["loss"]) == 2

@@ -1,6 +1,6 @@
 import platform
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -193,7 +193,7 @@ def kernels(monkeypatch):
     def announce(mode):
         warnings.warn("Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations")
     for name, stand_in in (("CUDAGraph", Graph), ("graph", record), ("Stream", MagicMock), ("current_stream", MagicMock),
-                           ("stream", lambda stream: nullcontext()), ("get_sync_debug_mode", int),
+                           ("stream", MagicMock()), ("device", MagicMock()), ("get_sync_debug_mode", int),
                            ("set_sync_debug_mode", announce)):
         monkeypatch.setattr(torch.cuda, name, stand_in)
     return kernels
@@ -216,6 +216,7 @@ def test_a_graph_is_recorded_for_each_shape_and_anew_for_another_learning_rate(k
     torch.testing.assert_close(results, expected)       # each of its own, however often the graph has written since
     assert len(kernels) == 2 * 2 * (GraphedStep.WARM_UP + 1), "steps that went through Python"
     assert optimizer.param_groups[0]["capturable"] is True
+    torch.cuda.device.assert_called_with(x.device)      # else a second GPU would train in vain: nothing of it is recorded
 
 
 def test_a_state_of_the_optimiser_that_was_loaded_on_a_cpu_counts_on_the_device(kernels):
