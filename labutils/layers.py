@@ -1,4 +1,4 @@
-"""Layers of PyTorch, with the same weights and results, where a CPU gains by another way to compute them."""
+"""Layers of PyTorch, the same but for rounding, where a CPU gains by another way to compute them."""
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +39,9 @@ class TransposedConvolution(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(context, gradient):
-        (x, weight), (for_x, for_weight, for_bias, _) = context.saved_tensors, context.needs_input_grad
-        x_gradient = F.conv2d(gradient, weight, stride=context.stride) if for_x else None
-        if for_weight:      # channels of the gradient and of x change places with the batch
-            swapped = (t.transpose(0, 1).contiguous(memory_format=torch.channels_last) for t in (gradient, x))
-            weight_gradient = F.conv2d(*swapped, dilation=context.stride).transpose(0, 1)
-        return x_gradient, weight_gradient if for_weight else None, gradient.sum((0, 2, 3)) if for_bias else None, None
+        x, weight = context.saved_tensors
+        x_gradient = F.conv2d(gradient, weight, stride=context.stride)
+        # for the weights, channels of the gradient and of x change places with the batch
+        swapped = (t.transpose(0, 1).contiguous(memory_format=torch.channels_last) for t in (gradient, x))
+        weight_gradient = F.conv2d(*swapped, dilation=context.stride).transpose(0, 1)
+        return x_gradient, weight_gradient, gradient.sum((0, 2, 3)) if context.needs_input_grad[2] else None, None

@@ -168,7 +168,7 @@ class GraphedStep:
         shapes = tuple(x.shape for x in inputs)     # the last batch of an epoch may be shorter: a graph of its own
         self.calls[shapes] += 1
         if self.calls[shapes] <= self.WARM_UP:
-            return self.warm_up(inputs, last=self.calls[shapes] == self.WARM_UP)
+            return self.warm_up(inputs) if self.calls[shapes] < self.WARM_UP else self.look_ahead(inputs)
         if shapes not in self.graphs:
             self.graphs[shapes] = self.record(inputs)
         graph, places, results = self.graphs[shapes]
@@ -181,11 +181,8 @@ class GraphedStep:
         """Return the groups of weights of all optimisers."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
-    def warm_up(self, inputs, last):
-        """Take the step on a stream of its own, as a recording does. The last time, look for what would spoil a recording.
-
-        A recording that fails leaves PyTorch unable to draw random numbers, so it is not tried where it would.
-        """
+    def warm_up(self, inputs):
+        """Take the step on a stream of its own, as a recording does, with optimisers that count on the device."""
         for group in self.groups():
             group["capturable"] = True
         for optimizer in self.optimizers:
@@ -194,12 +191,21 @@ class GraphedStep:
                     state["step"] = state["step"].to(inputs[0].device)      # on the CPU if it was loaded so
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
-        with torch.cuda.stream(aside), reads_of_the_device() if last else contextlib.nullcontext() as reads:
+        with torch.cuda.stream(aside):
             results = self.step(*inputs)
         here.wait_stream(aside)
+        return results
+
+    def look_ahead(self, inputs):
+        """Take the last step before a recording, and look for what would spoil it.
+
+        A recording that fails leaves PyTorch unable to draw random numbers, so it is not tried where it would.
+        """
+        with reads_of_the_device() as reads:
+            results = self.warm_up(inputs)
         if reads:
             self.obstacle = "it reads a value of the device, with .item(), print or if"
-        elif last and any(is_held(p) for group in self.groups() for p in group["params"]):
+        elif any(is_held(p) for group in self.groups() for p in group["params"]):
             self.obstacle = ("an older result of a network still holds its graph: compute that under torch.no_grad(), "
                              "or let the step return .detach()")
         if self.obstacle:

@@ -17,6 +17,7 @@ large matrix product in the type used, the bytes that its optimisers cannot but 
 """
 
 import argparse
+import contextlib
 import gzip
 import json
 import math
@@ -115,14 +116,10 @@ def gan_case(names, batch_size, latent_dim, betas, image_range, channels_last=Fa
         generator, discriminator = pair
         g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=2e-4, betas=betas, fused=True) for n in pair)
 
-        def step(x):
-            z_d, z_g = torch.randn(2, len(x), latent_dim, device=device)
-            d_loss, d_real, d_fake = lab.update_d(discriminator, generator, d_optimizer, x, z_d)
-            return d_loss, lab.update_g(discriminator, generator, g_optimizer, z_g), d_real, d_fake
-        return GraphedStep(step, d_optimizer, g_optimizer)
+        return GraphedStep(lambda x: lab.play_round(discriminator, generator, d_optimizer, g_optimizer, x, latent_dim),
+                           d_optimizer, g_optimizer)
 
     def plain(lab, pair, device):
-        lab.autocast = lambda device: torch.autocast(device.type, enabled=False)
         generator, discriminator = pair
         g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=2e-4, betas=betas) for n in pair)
 
@@ -229,8 +226,8 @@ class Side:
         self.kind, self.case, self.device = kind, CASES[name], device
         lab = definitions(self.case.lab)
         lab.device, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
-        if kind == "plain":
-            lab.ConvTranspose2d = torch.nn.ConvTranspose2d
+        if kind == "plain":     # what the labs have for speed, as PyTorch has it
+            lab.ConvTranspose2d, lab.autocast = torch.nn.ConvTranspose2d, lambda device: contextlib.nullcontext()
         seed_everything(seed)
         networks = self.case.networks(lab).to(device)
         self.n_weights = sum(p.numel() for p in networks.parameters())
