@@ -199,6 +199,17 @@ def test_each_player_gets_better_at_its_own_aim(part):
     assert losses[-1] < losses[0]
 
 
+def test_a_round_is_a_step_for_each_player_with_codes_of_its_own(part, monkeypatch):
+    generator, discriminator, _, x = part
+    calls = []
+    monkeypatch.setattr(lab, "update_d", lambda *arguments: calls.append(arguments) or ("d_loss", "d_real", "d_fake"))
+    monkeypatch.setattr(lab, "update_g", lambda *arguments: calls.append(arguments) or "g_loss")
+    assert lab.play_round(discriminator, generator, "its", "hers", x, 8) == ("d_loss", "g_loss", "d_real", "d_fake")
+    (*of_d, z_d), (*of_g, z_g) = calls
+    assert of_d == [discriminator, generator, "its", x] and of_g == [discriminator, generator, "hers"]
+    assert z_d.shape == z_g.shape == (len(x), 8) and not torch.equal(z_d, z_g)
+
+
 def test_draw_makes_bytes_and_does_not_touch_the_generator(part):
     generator, _, z, _ = part
     before = copy.deepcopy(generator.state_dict())
