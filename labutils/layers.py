@@ -1,4 +1,4 @@
-"""Layers of PyTorch, the same but for rounding, where a CPU gains by another way to compute them."""
+"""Layers of PyTorch, the same but for rounding, where another way to compute them is faster."""
 
 import torch
 import torch.nn.functional as F
@@ -6,21 +6,26 @@ from torch import nn
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d`, faster on a CPU where its input is no larger than its kernel: in a decoder's first layers.
+    """`nn.ConvTranspose2d`, faster in a decoder's first layers.
 
-    Images (B, C, H, W). On other devices, for larger inputs, and with padding, dilation or groups it is PyTorch's own.
+    Images (B, C, H, W). An input of one pixel goes through a linear layer, and on a CPU one no larger than the kernel has
+    faster gradients. For others, and with padding, dilation or groups, it is PyTorch's own.
     """
 
     def forward(self, x):
-        special = (self.padding, self.output_padding, self.dilation, self.groups) != ((0, 0), (0, 0), (1, 1), 1)
-        if special or x.device.type != "cpu" or x.ndim != 4 or any(n > k for n, k in zip(x.shape[2:], self.kernel_size)):
-            return super().forward(x)
-        if x.shape[2:] == (1, 1):       # each number is multiplied with its whole kernel: a linear layer
-            n_places = self.kernel_size[0] * self.kernel_size[1]
-            weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
-            rows = F.linear(x.flatten(1), weight, None if self.bias is None else self.bias.repeat(n_places))
-            return rows.unflatten(1, (*self.kernel_size, -1)).permute(0, 3, 1, 2)
-        return TransposedConvolution.apply(x, self.weight, self.bias, self.stride)
+        plain = (self.padding, self.output_padding, self.dilation, self.groups) == ((0, 0), (0, 0), (1, 1), 1) and x.ndim == 4
+        if plain and x.shape[2:] == (1, 1):
+            return self.as_linear_layer(x)
+        if plain and x.device.type == "cpu" and all(n <= k for n, k in zip(x.shape[2:], self.kernel_size)):
+            return TransposedConvolution.apply(x, self.weight, self.bias, self.stride)
+        return super().forward(x)
+
+    def as_linear_layer(self, x):
+        """Codes (B, C, 1, 1): each number is multiplied with its whole kernel, and nothing overlaps."""
+        n_places = self.kernel_size[0] * self.kernel_size[1]
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        rows = F.linear(x.flatten(1), weight, None if self.bias is None else self.bias.repeat(n_places))
+        return rows.unflatten(1, (*self.kernel_size, -1)).permute(0, 3, 1, 2)
 
 
 class TransposedConvolution(torch.autograd.Function):

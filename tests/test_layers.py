@@ -86,7 +86,9 @@ def test_small_inputs_take_the_faster_way(monkeypatch):
         layer(torch.ones(1, 2, *side))
     layer(torch.ones(1, 2, 2, 2, device="meta"))
     assert taken == ["ours", "ours", "PyTorch's", "PyTorch's", "PyTorch's"]
-    assert layer(torch.ones(1, 2, 1, 1)).shape == (1, 2, 4, 3) and len(taken) == 5
+    for device in ("cpu", "meta"):      # a linear layer wherever
+        assert layer.to(device)(torch.ones(1, 2, 1, 1, device=device)).shape == (1, 2, 4, 3)
+    assert len(taken) == 5
 
 
 def test_a_copy_is_pytorchs_layer_with_the_same_weights():

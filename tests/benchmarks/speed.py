@@ -4,7 +4,7 @@
     python tests/benchmarks/speed.py "MLP GAN" --device cuda --json speed.json
     python tests/benchmarks/speed.py --scaling              an epoch of the small VAE on 6,000 to 600,000 images
     python tests/benchmarks/speed.py --quality 5            losses of both loops for five seeds: is the speed bought with them?
-    python tests/benchmarks/speed.py --compile              the lab's step compiled, and on a GPU without CUDA graphs
+    python tests/benchmarks/speed.py --variants             the lab's step compiled, in float32, without its parts
     python tests/benchmarks/speed.py DCGAN --profile        where the time of the lab's step goes
 
 The plain loop is what most course labs have: torchvision's MNIST with ToTensor, a DataLoader, the optimiser as it
@@ -41,6 +41,7 @@ from labutils.data import FILES, InMemoryLoader, find_idx, idx_path  # noqa: E40
 from labutils.training import has_bfloat16  # noqa: E402
 
 N_IMAGES = 60_000
+VARIANTS = ("compiled", "float32", "compiled, float32", "without optimiser", "without graphs")
 
 
 class Case(NamedTuple):
@@ -222,18 +223,23 @@ def forever(loader):
 class Side:
     """One of the two loops: `run(n)` takes n steps and returns seconds and the mean losses of these steps."""
 
-    def __init__(self, kind, name, device, seed=0, variant=None, same_batches=False):
+    def __init__(self, kind, name, device, seed=0, variant="", same_batches=False):
         self.kind, self.case, self.device = kind, CASES[name], device
         lab = definitions(self.case.lab)
         lab.device, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
         if kind == "plain":     # what the labs have for speed, as PyTorch has it
-            lab.ConvTranspose2d, lab.autocast = torch.nn.ConvTranspose2d, lambda device: contextlib.nullcontext()
+            lab.ConvTranspose2d = torch.nn.ConvTranspose2d
+        if kind == "plain" or "float32" in variant:
+            lab.autocast = lambda device: contextlib.nullcontext()
         seed_everything(seed)
         networks = self.case.networks(lab).to(device)
         self.n_weights = sum(p.numel() for p in networks.parameters())
-        if variant == "without graphs":
-            GraphedStep.WARM_UP = math.inf      # in this process alone
-        if variant == "compiled":               # a GraphedStep records what the compiler has made
+        if "graphs" in variant:
+            GraphedStep.WARM_UP = math.inf      # in this process alone, as the next two
+        if "optimiser" in variant:
+            torch.optim.Adam.step = torch.optim.RMSprop.step = lambda optimizer: None
+        if "compiled" in variant:               # a GraphedStep records what the compiler has made
+            torch._inductor.config.compile_threads = 1      # a Remote's process may not have children that compile
             for network in networks if isinstance(networks, torch.nn.ModuleList) else [networks]:
                 network.compile()
         self.step = (self.case.ours if kind == "ours" else self.case.plain)(lab, networks, device)
@@ -326,17 +332,17 @@ def compare(name, device, rounds, seconds):
 
 
 def compare_variants(names, device, rounds, n_steps=50):
-    """Print how fast the lab's step is compiled and, on a GPU, without its CUDA graph, against the step as it is, in turn."""
+    """Print how fast variants of the lab's step are against the step as it is, in turn."""
     for name in names:
         as_is = Remote("ours", name, device)
         as_is.run(25)
-        for variant in ("compiled",) if device.type == "cpu" else ("compiled", "without graphs"):
+        for variant in VARIANTS[:None if device.type == "cuda" else -1]:
             other = Remote("ours", name, device, variant=variant)
             first, _ = other.run(1)
             other.run(25)
             ratios = [as_is.run(n_steps)[0] / other.run(n_steps)[0] for _ in range(rounds)]
             other.end()
-            print(f"{name:<24}{variant} {statistics.median(ratios):5.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}), "
+            print(f"{name:<24}{variant:<18} {statistics.median(ratios):5.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}), "
                   f"first step {first:.1f} s", flush=True)
         as_is.end()
 
@@ -435,7 +441,7 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--scaling", action="store_true", help="time an epoch of 6,000 to 600,000 images instead")
     parser.add_argument("--quality", type=int, metavar="N", help="compare losses over N seeds instead")
-    parser.add_argument("--compile", action="store_true", help="time the lab's step compiled, and without CUDA graphs, against itself")
+    parser.add_argument("--variants", action="store_true", help="time the lab's step compiled, in float32 and so on, against itself")
     parser.add_argument("--profile", action="store_true", help="print where the time of the lab's step goes")
     parser.add_argument("--steps", type=int, default=500, help="of --quality")
     options = parser.parse_args()
@@ -444,7 +450,7 @@ def main():
     device = get_device(options.device)
     if options.scaling:
         return scaling(device)
-    if options.compile:
+    if options.variants:
         return compare_variants(options.cases or CASES, device, options.rounds)
     if options.profile:
         return profile_steps(options.cases or CASES, device, options.seconds)
