@@ -371,7 +371,9 @@ def quality(names, device, n_seeds, n_steps):
 def profile_steps(names, device, seconds, n_kernels=12):
     """Print the share that each kind of kernel has in the lab's step, by the shapes of its first arguments.
 
-    The profiler itself takes microseconds a kernel: nothing for the DCGAN, half a step or more for the VAE of batch 64.
+    The profiler itself takes microseconds a kernel: nothing for the DCGAN, half a step or more for the VAE of batch 64. And
+    it takes memory in between, so that a step does not find again what the last one freed: some large copy then seems to
+    take a millisecond, which it spends in getting its pages.
     """
     from torch.profiler import profile
     for name in names:
