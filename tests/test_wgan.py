@@ -1,6 +1,7 @@
 """The definitions of lab 05, taken from the notebook, against second sources."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -159,21 +160,28 @@ def test_fakes_for_the_critic_carry_no_graph():
     assert all(p.grad is None for p in generator.parameters())
 
 
+def moves(optimizer, network):
+    """Whether these are the weights that the optimiser moves: all of them, and no others."""
+    return [id(p) for group in optimizer.param_groups for p in group["params"]] == [id(p) for p in network.parameters()]
+
+
 def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves_the_box(tmp_path):
     space = definitions("05_wgan")
     counts = {"critic": 0, "generator": 0}
     update_critic, update_generator = space.update_critic, space.update_generator
 
-    def counting_critic(critic, *arguments):
-        estimate = update_critic(critic, *arguments)
+    def counting_critic(critic, optimizer, *arguments):
+        assert moves(optimizer, critic)
+        estimate = update_critic(critic, optimizer, *arguments)
         counts["critic"] += 1
         assert max(p.abs().max() for p in critic.parameters()) <= 0.01
         return estimate
 
-    def counting_generator(*arguments):
+    def counting_generator(generator, critic, optimizer, z):
         counts["generator"] += 1
+        assert moves(optimizer, generator)
         assert counts["critic"] % 13 in (5, 10, 0)      # 13 batches an epoch: the last turn of the critic is shorter
-        return update_generator(*arguments)
+        return update_generator(generator, critic, optimizer, z)
     space.update_critic, space.update_generator = counting_critic, counting_generator
     space.epochs, space.batch_size, space.device, space.out_dir = 2, 16, torch.device("cpu"), tmp_path
     space.image_range = (-1, 1)
@@ -252,3 +260,25 @@ def test_the_variants_are_what_their_names_say():
         else:
             assert lab.max_abs_weight(critic) > 0.4
         assert value_range == ((0, 1) if "0..1" in name else (-1, 1))
+
+
+def test_a_short_training_is_the_same_algorithm():
+    space = definitions("05_wgan")
+    turns, update_generator = [], space.update_generator
+
+    def critic_turn(critic, optimizer, x, x_fake):
+        assert moves(optimizer, critic) and x.shape == x_fake.shape
+        assert x.min() == 0 > x_fake.min() and not x_fake.requires_grad        # a Tanh goes below the black of this data
+        turns.append("critic")
+        return space.update_critic(critic, optimizer, x, x_fake, 0.01)
+
+    def generator_turn(generator, critic, optimizer, z):
+        assert moves(optimizer, generator) and z.shape == (16, 100)
+        turns.append("generator")
+        return update_generator(generator, critic, optimizer, z)
+    space.update_generator = generator_turn
+    space.dataset, space.limit, space.data_dir, space.device, space.seed = "digits", 200, None, torch.device("cpu"), 0
+    space.batch_size, space.latent_dim, space.n_critic, space.comparison_epochs = 16, 100, 5, 2
+    critic, generator, _ = space.short_training(critic_turn, partial(torch.optim.RMSprop, lr=1e-3), (0, 1))
+    assert turns == 5 * (5 * ["critic"] + ["generator"]) + ["critic"]       # two epochs of 13 batches
+    assert space.max_abs_weight(critic) <= 0.01 and isinstance(generator, space.Generator)

@@ -4,7 +4,7 @@
     python tests/benchmarks/speed.py "MLP GAN" --device cuda --json speed.json
     python tests/benchmarks/speed.py --scaling              an epoch of the small VAE on 6,000 to 600,000 images
     python tests/benchmarks/speed.py --quality 5            losses of both loops for five seeds: is the speed bought with them?
-    python tests/benchmarks/speed.py --variants             the lab's step compiled, in float32, without its parts
+    python tests/benchmarks/speed.py --variants             the lab's step compiled, in float32, without its optimiser
     python tests/benchmarks/speed.py DCGAN --profile        where the time of the lab's step goes
 
 The plain loop is what most course labs have: torchvision's MNIST with ToTensor, a DataLoader, the optimiser as it
@@ -235,7 +235,7 @@ class Side:
         networks = self.case.networks(lab).to(device)
         self.n_weights = sum(p.numel() for p in networks.parameters())
         if "graphs" in variant:
-            GraphedStep.WARM_UP = math.inf      # in this process alone, as the next two
+            GraphedStep.WARM_UP = math.inf      # like the next two in this process alone
         if "optimiser" in variant:
             torch.optim.Adam.step = torch.optim.RMSprop.step = lambda optimizer: None
         if "compiled" in variant:               # a GraphedStep records what the compiler has made
@@ -336,7 +336,7 @@ def compare_variants(names, device, rounds, n_steps=50):
     for name in names:
         as_is = Remote("ours", name, device)
         as_is.run(25)
-        for variant in VARIANTS[:None if device.type == "cuda" else -1]:
+        for variant in VARIANTS if device.type == "cuda" else VARIANTS[:-1]:       # graphs are for a GPU
             other = Remote("ours", name, device, variant=variant)
             first, _ = other.run(1)
             other.run(25)
