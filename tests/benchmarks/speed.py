@@ -34,7 +34,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import definitions  # noqa: E402
+from helpers import definitions  # noqa: E402
 
 from labutils import AverageMeter, GraphedStep, get_device, get_loaders, keep_memory, seed_everything  # noqa: E402
 from labutils.data import FILES, InMemoryLoader, find_idx, idx_path  # noqa: E402

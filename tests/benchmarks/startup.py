@@ -27,7 +27,7 @@ class FirstStep(Exception):
 def until_the_first_step(path, device):
     """Execute a lab's code cells up to the first step of a training loop; return the seconds and the name of the cell."""
     start = time.perf_counter()
-    from conftest import code_cells
+    from helpers import code_cells
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     import labutils
@@ -72,7 +72,7 @@ def main():
         return
     for name, code in IMPORTS.items():
         print(f"import {name:<32}{seconds(code, options.times):6.2f} s", flush=True)
-    from conftest import NOTEBOOKS
+    from helpers import NOTEBOOKS
     for path in NOTEBOOKS:
         found = []
         for _ in range(options.times):

@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 import yaml
-from conftest import NOTEBOOKS, code_cells, command, executes, needs_mnist
+from helpers import NOTEBOOKS, code_cells, command, executes, needs_mnist
 
 from labutils.instructor.labs import lab_parameters
 from labutils.instructor.run import find_results

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import definitions
+from helpers import definitions
 from scipy import linalg
 from sklearn.decomposition import PCA
 

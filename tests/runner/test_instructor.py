@@ -5,7 +5,7 @@ import re
 
 import nbformat
 import pytest
-from conftest import write_lab
+from helpers import write_lab
 
 from labutils.instructor import cli, labs
 from labutils.instructor.refresh import normalise

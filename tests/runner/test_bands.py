@@ -5,7 +5,7 @@ import math
 
 import pytest
 import yaml
-from conftest import command
+from helpers import command
 from scipy.stats import norm
 
 from labutils.instructor import bands, cli, labs

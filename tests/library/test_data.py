@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import needs_mnist
+from helpers import needs_mnist
 
 from labutils import DatasetError, data, get_loaders
 from labutils.data import FILES, IdxSource, any_answers, find_idx, load_dataset, read_idx

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import cell_source, definitions
+from helpers import cell_source, definitions
 from scipy import integrate, stats
 from scipy.spatial.distance import jensenshannon
 from torch import nn

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import cell_source, definitions
+from helpers import cell_source, definitions
 from scipy import stats
 from torch import nn
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import write_lab
+from helpers import write_lab
 
 from labutils.instructor import bands, cli, jobs, labs, run
 from labutils.instructor.run import Job, Outcome, Watch, earlier_outcome

@@ -8,7 +8,7 @@ import zipfile
 
 import nbformat
 import pytest
-from conftest import NOTEBOOKS, command, definitions, executes
+from helpers import NOTEBOOKS, command, definitions, executes
 from test_instructor import notebooks  # noqa: F401, a fixture
 from test_notebooks import tiny_parameters
 

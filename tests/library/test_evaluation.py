@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import needs_mnist
+from helpers import needs_mnist
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 

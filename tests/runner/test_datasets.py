@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import needs_mnist
+from helpers import needs_mnist
 from filelock import FileLock
 from test_data import celeba, mirror, tiny      # noqa: F401 (fixtures)
 

@@ -6,7 +6,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
-from conftest import command
+from helpers import command
 from torch import nn
 
 from labutils import (AverageMeter, GraphedStep, autocast, get_device, init_weights, keep_memory, require_positive,

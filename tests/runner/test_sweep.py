@@ -1,7 +1,7 @@
 """The runs that a command line or a file asks for; nothing is executed."""
 
 import pytest
-from conftest import write_lab
+from helpers import write_lab
 
 from labutils.instructor import cli, labs
 from labutils.instructor.sweep import plan

@@ -14,7 +14,7 @@ from threading import Thread
 import nbformat
 import psutil
 import pytest
-from conftest import write_lab
+from helpers import write_lab
 
 from labutils.instructor import cli, labs
 from labutils.paths import PROJECT_ROOT

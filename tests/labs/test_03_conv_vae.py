@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import definitions
+from helpers import definitions
 from torch import distributions, nn
 
 from labutils import seed_everything

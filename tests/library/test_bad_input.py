@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from conftest import write_lab
+from helpers import write_lab
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file

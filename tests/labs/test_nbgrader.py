@@ -5,7 +5,7 @@ import shutil
 
 import nbformat
 import pytest
-from conftest import BIN, ONE_CORE, command
+from helpers import BIN, ONE_CORE, command
 from test_notebooks import tiny_parameters
 from test_release import solutions
 

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 import torch
-from conftest import PROJECT_ROOT, command, executes, started
+from helpers import PROJECT_ROOT, command, executes, started
 from torch import nn
 
 from labutils import CheckpointError, TrainingState, get_loaders, seed_everything
@@ -30,7 +30,7 @@ SCRIPT = """
     import json, os, pathlib, signal, sys
     import torch
     sys.path.insert(0, {tests!r})
-    from conftest import definitions
+    from helpers import definitions
     from labutils import get_loaders, save_checkpoint, seed_everything
     from labutils.data import InMemoryLoader
 

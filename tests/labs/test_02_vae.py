@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
-from conftest import definitions
+from helpers import definitions
 from torch import distributions
 
 from labutils import get_loaders, seed_everything

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from conftest import BIN, NOTEBOOKS
+from helpers import BIN, NOTEBOOKS
 
 from labutils.paths import PROJECT_ROOT
 

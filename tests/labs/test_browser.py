@@ -12,7 +12,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import BIN, NOTEBOOKS, ONE_CORE, code_cells
+from helpers import BIN, NOTEBOOKS, ONE_CORE, code_cells
 from test_notebooks import prepare_copy
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
