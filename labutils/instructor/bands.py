@@ -1,4 +1,4 @@
-"""Bands: between which values the figures of a lab may lie, in tests/expected.yml, made from runs with several seeds."""
+"""Bands: the values that the metrics of a lab may have, in notebooks/expected/, made from runs with several seeds."""
 
 import math
 import statistics
@@ -6,55 +6,64 @@ import statistics
 import yaml
 from scipy.stats import t
 
-from ..paths import PROJECT_ROOT, replacing
+from ..paths import replacing
+from . import labs
 from .labs import UsageError, effective_parameters, quick_settings
 from .report import read_run, revision
 
-EXPECTED = PROJECT_ROOT / "tests/expected.yml"
-LEAST_SEEDS = 5
-# settings and times, dcgan_epochs too; the best of many epochs may be any of them
-NOT_FIGURES = ("epochs", "n_samples", "code_dim", "seconds", "images_per_second", "best_epoch")
+MIN_SEEDS = 5
 HEAD = """\
-# Between which values the figures of a run may lie: 'labs run --quick --check' compares with them.
-# Made by 'labs run --quick -p seed 0,1,2,3,4 --out runs/bands', then 'labs bands runs/bands quick'; the profile full by
-# the same without --quick.
-# A band is the interval that a run with another seed leaves once in a thousand times, if the runs are normally
-# distributed (Student's t prediction interval), and never narrower than one per cent of the mean to either side, or
-# than 0.01 where the mean is 0.
+# The metrics of {lab}: the values that each can have at all (null: no limit), and bands, the values that a run of a
+# profile may have. 'labs run --check' compares with them, 'labs bands' makes them; TEACHING.md says how.
 """
 
 
-def band(values):
-    """Return (low, high): the prediction interval of 99.9 % for one more value, four digits, at least 1 % of the mean.
+def band(values, limits=(None, None)):
+    """Return [low, high], the prediction interval of 99.9 % for one more value, or None if no value can leave it.
 
-    Where the mean is 0, at least 0.01.
+    If the runs are normally distributed, one in a thousand lies outside (Student's t prediction interval). A band has
+    four digits, and reaches at least 1 % of the mean to either side, or 0.01 where the mean is 0. It is cut to the
+    `limits` of the metric, None where there is no limit.
     """
     n, mean = len(values), statistics.fmean(values)
     half = t.ppf(0.9995, n - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
     half = max(half, abs(mean) / 100 or 0.01)
-    return [float(f"{mean - half:.4g}"), float(f"{mean + half:.4g}")]
+    made = [float(f"{mean - half:.4g}"), float(f"{mean + half:.4g}")]
+    cut = [made[0] if limits[0] is None else max(made[0], limits[0]), made[1] if limits[1] is None else min(made[1], limits[1])]
+    return None if cut == list(limits) else cut
 
 
 def make_bands(folder, profile):
-    """Write the bands of the runs in `folder` into tests/expected.yml, and return {lab: number of figures}.
+    """Write the bands of the runs in `folder` into notebooks/expected/, and return {lab: number of bands}.
 
-    The bands of other labs and profiles stay. Raises `UsageError` where a lab has fewer than five seeds, for runs with
-    other parameters than the profile's, and for damaged ones.
+    Bands of other labs and of the other profile stay. Raises `UsageError` where a lab has fewer than five seeds or a
+    run lacks a metric, for runs with other parameters than the profile's, and for damaged ones.
     """
-    labs = {}
+    by_lab, expected = {}, {}
     for run in good_runs(folder, profile):
-        labs.setdefault(run.lab, {})[run.parameters.get("seed", 0)] = run
-    expected = read_expected()
-    for lab, runs in labs.items():
-        if len(runs) < LEAST_SEEDS:
-            raise UsageError(f"{folder}: {lab} has {len(runs)} seed(s); a band takes at least {LEAST_SEEDS}")
-        names = [name for name in next(iter(runs.values())).results if all(is_figure(name, run.results) for run in runs.values())]
-        figures = {name: band([run.results[name] for run in runs.values()]) for name in names}
-        revisions = sorted({revision(run) for run in runs.values()})        # seeds are run over several days
-        expected.setdefault(profile, {})[lab] = {"seeds": sorted(runs), "revisions": revisions, "figures": figures}
-    with replacing(EXPECTED) as part:
-        part.write_text(HEAD + yaml.safe_dump(expected, sort_keys=True, default_flow_style=None, width=120), encoding="utf-8")
-    return {lab: len(expected[profile][lab]["figures"]) for lab in labs}
+        by_lab.setdefault(run.lab, {})[run.parameters.get("seed", 0)] = run
+    for lab, runs in by_lab.items():
+        expected[lab] = read_expected(lab)
+        if len(runs) < MIN_SEEDS:
+            raise UsageError(f"{folder}: {lab} has {len(runs)} seed(s); a band takes at least {MIN_SEEDS}")
+        bands = {name: band(values_of(name, runs.values()), limits) for name, limits in expected[lab]["metrics"].items()}
+        expected[lab][profile] = {"seeds": sorted(runs),
+                                  "revisions": sorted({revision(run) for run in runs.values()}),    # runs may take several days
+                                  "bands": {name: pair for name, pair in bands.items() if pair}}
+    for lab, about in expected.items():
+        with replacing(expected_path(lab)) as part:
+            part.write_text(HEAD.format(lab=lab) + yaml.safe_dump(about, sort_keys=False, default_flow_style=None, width=120),
+                            encoding="utf-8")
+    return {lab: len(about[profile]["bands"]) for lab, about in expected.items()}
+
+
+def values_of(name, runs):
+    """Return the values of a metric in runs; raises `UsageError` for a run without it."""
+    for run in runs:
+        if not is_number(run.results.get(name)):
+            raise UsageError(f"{run.folder}: the run has no metric {name!r}, which {expected_path(run.lab)} lists; "
+                             "repeat the run, or take the metric out of the list")
+    return [run.results[name] for run in runs]
 
 
 def good_runs(folder, profile):
@@ -78,46 +87,55 @@ def other_parameters(lab, parameters, profile):
             if name not in ("seed", "device") and usual.get(name, ...) != value]
 
 
-def is_figure(name, results):
-    """Tell whether a run has a number under this name that says how well it went."""
-    return not name.endswith(NOT_FIGURES) and is_number(results.get(name))
-
-
 def is_number(value):
-    """Tell whether a value is a number that can lie in a band."""
+    """Tell whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
-def read_expected():
-    """Return {profile: {lab: {"figures": {name: [low, high]}, ...}}}; raises `UsageError` for a file that is none."""
+def expected_path(lab):
+    """Return the file of a lab's metrics and bands."""
+    return labs.NOTEBOOKS / "expected" / f"{lab}.yml"
+
+
+def read_expected(lab):
+    """Return {"metrics": {name: [low, high]}, profile: {"bands": {name: [low, high]}, ...}} of a lab.
+
+    Raises `UsageError` for a file that is missing or of another form.
+    """
+    path, expected = expected_path(lab), labs.read_yaml(expected_path(lab))
     try:
-        expected = (yaml.safe_load(EXPECTED.read_text(encoding="utf-8")) or {}) if EXPECTED.is_file() else {}
-        pairs = [pair for labs in expected.values() for about in labs.values() for pair in about["figures"].values()]
-        if not all(is_number(low) and is_number(high) for low, high in pairs):
-            raise ValueError("a band is no pair of numbers")
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{EXPECTED} holds no bands ({' '.join(str(error).split())}); restore it with git checkout") from None
+        tables = [expected["metrics"], *(about["bands"] for name, about in expected.items() if name != "metrics")]
+        for low, high in (pair for table in tables for pair in table.values()):
+            if not all(value is None or is_number(value) for value in (low, high)):
+                raise ValueError(f"[{low}, {high}] is not a pair of numbers")
+        if unknown := {name for table in tables for name in table} - set(expected["metrics"]):
+            raise ValueError(f"bands of {', '.join(sorted(unknown))}, which 'metrics' does not list")
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UsageError(f"{path} holds no metrics and bands ({type(error).__name__}: {error}); restore it with git checkout") from None
     return expected
 
 
-def bands_of(labs, profile):
-    """Return {lab: {figure: [low, high]}}; raises `UsageError` where a lab has none, and as `read_expected`."""
-    expected = read_expected().get(profile, {})
-    if missing := [lab for lab in labs if lab not in expected]:
-        raise UsageError(f"{EXPECTED} has no bands of {', '.join(missing)} for the profile {profile!r}; "
-                         "make them with labs bands")
-    return {lab: expected[lab]["figures"] for lab in labs}
+def bands_of(names, profile):
+    """Return {lab: {metric: [low, high]}} for labs: the band of each metric, or its limits where it has no band.
+
+    Raises `UsageError` for a lab without bands, and as `read_expected`.
+    """
+    expected = {lab: read_expected(lab) for lab in names}
+    for lab, about in expected.items():
+        if profile not in about:
+            raise UsageError(f"{expected_path(lab)} has no bands for the profile {profile!r}; make them with labs bands")
+    return {lab: about["metrics"] | about[profile]["bands"] for lab, about in expected.items()}
 
 
 def check(outcomes, bands):
-    """Compare the figures of runs with `bands`, {lab: {figure: [low, high]}}.
+    """Compare the metrics of runs with `bands`, {lab: {metric: [low, high]}}.
 
-    Returns (lines about what lies outside, number of figures compared).
+    Returns (a line for each metric outside, number of metrics compared).
     """
     outside, n_compared = [], 0
     for outcome in outcomes:
         for name, (low, high) in bands[outcome.lab].items() if outcome.status == "ok" else ():
             value, n_compared = outcome.results.get(name), n_compared + 1
-            if not is_number(value) or not low <= value <= high:
-                outside.append(f"{outcome.run or outcome.lab}: {name} = {value} lies outside {low} to {high}")
+            if not is_number(value) or low is not None and value < low or high is not None and value > high:
+                outside.append(f"{outcome.run or outcome.lab}: {name} = {value} is outside {low} to {high}")
     return outside, n_compared

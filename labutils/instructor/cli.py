@@ -75,7 +75,7 @@ def build_parser():
     report.add_argument("folder", type=place, metavar="DIR", help="what 'labs run' was given as --out")
     report.set_defaults(command=report_command)
 
-    bands = commands.add_parser("bands", help="make the bands of tests/expected.yml from runs with at least five seeds")
+    bands = commands.add_parser("bands", help="make the bands of notebooks/expected/ from runs with at least five seeds")
     bands.add_argument("folder", type=place, metavar="DIR", help="what 'labs run' was given as --out")
     bands.add_argument("profile", choices=("quick", "full"), help="which settings the runs had")
     bands.set_defaults(command=bands_command)
@@ -100,7 +100,7 @@ def add_run(commands):
     run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each", description=RUN_HELP)
     run._negative_number_matcher = re.compile(r"-\.?\d")     # as argparse has it from Python 3.14 on: -1,2 is a value
     run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: those of the file, or all of them")
-    run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick.yml")
+    run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick/")
     run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                      help="set a parameter; VALUE,VALUE runs each; may be repeated: every combination is run")
     run.add_argument("-f", dest="file", type=Path, metavar="FILE",
@@ -114,7 +114,7 @@ def add_run(commands):
     run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
                      help="longest time for one cell (default: four hours)")
     run.add_argument("--force", action="store_true", help="run also what has gone well with the same code and parameters")
-    run.add_argument("--check", action="store_true", help="compare the figures with their bands in tests/expected.yml")
+    run.add_argument("--check", action="store_true", help="compare the metrics with their bands in notebooks/expected/")
     run.set_defaults(command=run_command)
 
 
@@ -202,7 +202,7 @@ def print_check(outcomes, bands):
     """Compare figures with their bands; print and return what lies outside."""
     from .bands import check
     outside, n_compared = check(outcomes, bands)
-    print("\n".join([f"{n_compared} figures compared with tests/expected.yml, {len(outside)} faults", *outside]))
+    print("\n".join([f"{n_compared} metrics compared with notebooks/expected, {len(outside)} faults", *outside]))
     return outside
 
 

@@ -85,14 +85,23 @@ def lab_out_dir(name):
 
 
 def quick_settings(name):
-    """Return the reduced settings of `notebooks/quick.yml` that the lab has."""
+    """Return the reduced settings of a lab, of `notebooks/quick/NAME.yml`; raises `UsageError` where there are none."""
+    settings = read_yaml(NOTEBOOKS / "quick" / f"{name}.yml")
+    for parameter, value in settings.items():
+        file_value(name, parameter, value, f"notebooks/quick/{name}.yml:")
+    return settings
+
+
+def read_yaml(path):
+    """Return the {name: value} of a YAML file; raises `UsageError` for a missing file, and for one of another form."""
     import yaml
-    path = NOTEBOOKS / "quick.yml"
     try:
-        settings = dict(yaml.safe_load(path.read_text()))
-    except (OSError, TypeError, ValueError, yaml.YAMLError):
-        raise UsageError(f"{path} is not YAML of the form 'name: value'; restore it with git checkout") from None
-    return {key: value for key, value in settings.items() if key in lab_parameters(name)}
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}; restore it with git checkout, or write it") from None
+    except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} is not YAML of the form 'name: value' ({' '.join(str(error).split())}); "
+                         "restore it with git checkout") from None
 
 
 def parse_parameters(name, given):

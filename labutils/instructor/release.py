@@ -13,7 +13,7 @@ from .labs import UsageError, lab_names, lab_title, read_lab
 
 # what it takes beside the notebooks
 PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
-         "notebooks/quick.yml")
+         "notebooks/quick", "notebooks/expected")
 # targets of the Makefile that find nothing to work on, or end at the first exercise that is not done
 NO_TARGETS = {"student": ("labs", "full", "test", "gallery"), "solutions": ("test", "gallery")}
 README = """# Labs on deep generative models
