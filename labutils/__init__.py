@@ -1,18 +1,17 @@
-"""What the notebooks of the course share. No model of any lab lives here."""
+"""What the notebooks of the course share. No model of any lab is defined here."""
 
 from importlib import import_module
 
 NAMES = {
-    "checkpoints": ("CheckpointError", "TrainingState", "find_pretrained", "load_checkpoint", "save_checkpoint"),
+    "checkpoints": ("CheckpointError", "find_pretrained", "load_checkpoint", "save_checkpoint"),
     "data": ("DatasetError", "get_loaders"),
+    "device": ("get_device", "seed_everything"),
     "images": ("collage", "save_image", "show", "to_uint8"),
-    "layers": ("ConvTranspose2d",),
-    "live": ("LiveCurves",),
     "paths": ("make_dir",),
-    "results": ("plot_curves", "show_figure", "show_results"),
-    "sliders": ("explore",),
-    "training": ("AverageMeter", "GraphedStep", "autocast", "get_device", "init_weights", "keep_memory",
-                 "progress", "require_positive", "seed_everything"),
+    "plots": ("plot_curves", "show_figure"),
+    "results": ("show_results",),
+    "speed": ("ConvTranspose2d", "GraphedStep", "autocast", "keep_memory"),
+    "training": ("AverageMeter", "Training", "init_weights", "progress", "require_positive", "set_up"),
 }
 __all__ = sorted(sum(NAMES.values(), ()))
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .paths import PROJECT_ROOT, project_path, replacing
-from .training import get_device
+from .device import get_device
 
 PRETRAINED_DIR = PROJECT_ROOT / "checkpoints"
 
@@ -96,59 +96,47 @@ def first_mismatch(saved, wanted):
     return None
 
 
-class TrainingState:
-    """All that a training needs to go on where it was stopped, in one file that is replaced after each epoch.
+def save_state(path, settings, epoch, parts, record):
+    """Write all that a training needs to go on after an epoch: `load_state` reads it.
 
-    path      a relative one is taken from the project's root
-    settings  what may not change between the two halves of a training: {name: whatever JSON can hold}
-    parts     by name, whatever has a `state_dict`: modules, optimisers, schedules, loaders
+    settings  what must be the same when the training goes on: {name: whatever JSON can hold}
+    parts     {name: object with a `state_dict`}: modules, optimisers, schedules, loaders
+    record    lists and dicts of numbers and arrays that the training has filled
 
-    PyTorch's random numbers go into the file as well, so that on a CPU the resumed training ends with the very
-    weights and figures of one that was never stopped.
+    PyTorch's random numbers are saved too, so that on a CPU the resumed training ends with the same weights and
+    metrics as one that was never stopped.
     """
+    tensors = {}
+    state = pack({"parts": {name: part.state_dict() for name, part in parts.items()},
+                  "random": random_state(), "record": record}, tensors)
+    write_checkpoint(path, {"settings": settings, "epoch": epoch, "state": state}, tensors)
 
-    def __init__(self, path, settings, **parts):
-        self.path, self.parts = project_path(path), parts
-        self.settings = json.loads(json.dumps(settings))        # as the file will hold them: a tuple becomes a list
 
-    def begin(self, resume, *record):
-        """Return the first epoch to train, followed by the record.
+def load_state(path, settings, parts):
+    """Bring the parts and the random numbers to where `save_state` found them; return the epoch and the record.
 
-        resume  go on from the file, if there is one; else start with epoch 1 and `record` as it is
-        record  lists and dicts of numbers and arrays that the training fills: its history, its pictures
-
-        Raises `CheckpointError` for a damaged file, and for one that was written with other settings.
-        """
-        if not resume or not self.path.is_file():
-            return 1, *record
-        saved, tensors = read_checkpoint(self.path, way_out="delete it, or start anew with resume=False (labs run --force)")
-        for name, value in self.settings.items():
-            if saved["settings"].get(name) != value:
-                raise CheckpointError(f"{self.path} was written with {name}={saved['settings'].get(name)!r}, this training has "
-                                      f"{name}={value!r}: set it back, or start anew with resume=False")
-        state = unpack(saved["state"], tensors)
-        for name, part in self.parts.items():
-            try:
-                part.load_state_dict(state["parts"][name])
-            except (KeyError, RuntimeError, ValueError) as error:
-                raise CheckpointError(f"{self.path} does not fit {name!r}: {str(error).splitlines()[0]} Build what was trained "
-                                      "then, or start anew with resume=False") from None
-            if isinstance(part, torch.optim.Optimizer):
-                settle(part)
-        set_random_state(state["random"])
-        print(f"going on after epoch {saved['epoch']}, from {self.path.name}")
-        return saved["epoch"] + 1, *state["record"]
-
-    def save(self, epoch, *record):
-        """Write the state at the end of an epoch, and the record so far."""
-        tensors = {}
-        state = pack({"parts": {name: part.state_dict() for name, part in self.parts.items()},
-                      "random": random_state(), "record": record}, tensors)
-        write_checkpoint(self.path, {"settings": self.settings, "epoch": epoch, "state": state}, tensors)
+    Raises `CheckpointError` for a damaged file, and for one that was written with other settings or other parts.
+    """
+    saved, tensors = read_checkpoint(path, way_out="delete it, or start again with resume=False (labs run --force)")
+    for name, value in json.loads(json.dumps(settings)).items():        # as the file holds them: a tuple is a list
+        if saved["settings"].get(name) != value:
+            raise CheckpointError(f"{path} was written with {name}={saved['settings'].get(name)!r}, this training has "
+                                  f"{name}={value!r}: set it back, or start again with resume=False")
+    state = unpack(saved["state"], tensors)
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state["parts"][name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{path} does not fit {name!r}: {str(error).splitlines()[0]} Build what was trained "
+                                  "then, or start again with resume=False") from None
+        if isinstance(part, torch.optim.Optimizer):
+            adapt_to_parameters(part)
+    set_random_state(state["random"])
+    return saved["epoch"], state["record"]
 
 
 def pack(value, tensors):
-    """Return nested dicts and lists as JSON knows them; tensors and arrays go into `tensors`, their names stay."""
+    """Return nested dicts and lists as JSON can hold them; tensors and arrays go into `tensors`, their names stay."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
         name = str(len(tensors))
         tensors[name] = torch.as_tensor(value).detach().cpu().contiguous()
@@ -171,11 +159,11 @@ def unpack(value, tensors):
     return tensors[value["tensor"]] if "tensor" in value else tensors[value["array"]].numpy()
 
 
-def settle(optimizer):
-    """Fit what an optimiser has loaded to where it goes on.
+def adapt_to_parameters(optimizer):
+    """Give what an optimiser has loaded the memory layout of its parameters, and undo what a GPU's graphs have set.
 
-    Its averages take the memory layout of their weights, since fused steps go through both as they lie, and `capturable`,
-    which the graphs of a GPU have set, becomes again what it was built with: a CPU refuses it.
+    Fused steps walk through averages and weights in the order of memory. A CPU refuses `capturable`, which
+    `GraphedStep` sets on a GPU.
     """
     for group in optimizer.param_groups:
         if "capturable" in group:
@@ -193,7 +181,7 @@ def random_state():
 
 
 def set_random_state(state):
-    """Go on with the random numbers of `random_state`, as far as the devices are there."""
+    """Continue with the random numbers of `random_state`, on the devices that exist here."""
     torch.set_rng_state(state["cpu"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from .images import require_range
 from .paths import PROJECT_ROOT, make_dir, project_path
-from .training import get_device, require_seed
+from .device import get_device, require_seed
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
          "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

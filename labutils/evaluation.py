@@ -12,7 +12,9 @@ from torch import nn
 
 from .checkpoints import find_pretrained, load_checkpoint, save_checkpoint
 from .data import InMemoryLoader, get_loaders
-from .training import autocast, get_device, progress
+from .device import get_device
+from .speed import autocast
+from .training import progress
 
 SHIPPED = "classifier_cnn_mnist"
 DIGITS = ("mnist", "digits")        # the data sets that the shipped classifier can read

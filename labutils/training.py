@@ -1,61 +1,36 @@
-"""What every training loop needs around the model: device, seed, initial weights, meters."""
+"""What every training needs around the model: the set-up, initial weights, means, and the bookkeeping of a loop."""
 
-import contextlib
-import ctypes
-import random
-import warnings
-from collections import Counter
+import time
 
-import numpy as np
 import torch
 from torch import nn
-from torch.autograd.graph import get_gradient_edge
 from tqdm import tqdm
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3      # from glibc's malloc.h
+from .checkpoints import find_pretrained, load_checkpoint, load_state, save_checkpoint, save_state
+from .device import get_device, seed_everything
+from .images import save_image
+from .paths import make_dir, project_path
+from .plots import LiveCurves
+from .speed import keep_memory
 
 
-def get_device(prefer="auto"):
-    """Return a `torch.device`; "auto" takes CUDA, then MPS, then the CPU.
+def set_up(seed, device, out_dir):
+    """Prepare a lab: seed all random numbers, make the folder `out_dir`, choose the device and say which one it is.
 
-    Raises `ValueError` for a device that this machine, or this build of torch, does not have.
+    Returns the `torch.device` and the `Path`; raises `ValueError` as `seed_everything` and `get_device`.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if prefer == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    try:
-        device = torch.device(prefer)
-        there = available.get(device.type, False)
-        if there and device.type == "cuda" and device.index is not None:
-            there = device.index < torch.cuda.device_count()
-    except (RuntimeError, TypeError):
-        there = False
-    if not there:
-        found = ", ".join(name for name, there in available.items() if there)
-        raise ValueError(f"device={prefer!r}: not to be had here; torch {torch.__version__} finds: "
-                         f'{found}. Take one of these, or device="auto"')
-    return device
-
-
-def seed_everything(seed):
-    """Seed Python's, NumPy's and PyTorch's generators, the GPU's too; raises as `require_seed`."""
-    require_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def require_seed(seed):
-    """Raise `ValueError` unless `seed` is a whole number from 0 to 2**32 - 1 (NumPy's bound)."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed!r}: must be a whole number from 0 to {2**32 - 1}")
+    seed_everything(seed)
+    device = get_device(device)
+    keep_memory()
+    print(f"running on {device}")
+    return device, make_dir(out_dir)
 
 
 def require_positive(**settings):
     """Raise `ValueError` unless every setting is a whole number of at least 1.
 
-    `require_positive(epochs=epochs)` belongs before the data is loaded: nobody should wait for an
-    error that can be seen at once.
+    Call `require_positive(epochs=epochs)` before the data is loaded: nobody should wait for an error that can be
+    seen at once.
     """
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -82,8 +57,8 @@ def init_weights(module, std=0.02):
 class AverageMeter:
     """Weighted mean of the values seen since the last reset.
 
-    A tensor is added up on its own device, in float64 where the device has it, and read only when
-    `sum` or `avg` is asked for: a loop without `.item()` does not wait for the GPU at every step.
+    Tensors are added up on their own device, in float64 where the device has it, and read only when `sum` or `avg`
+    is asked for. So a loop does not wait for the GPU in every step, as it would with `.item()`.
     """
 
     def __init__(self):
@@ -115,153 +90,101 @@ class AverageMeter:
         return self.sum / self.count if self.count else float("nan")
 
 
-def keep_memory():
-    """Let the C library keep up to 1 GB of freed memory for the next training step.
-
-    glibc returns a large block to the system when it is freed, and the next step's tensor of the same size comes in
-    pages of 4 kB again, each of which the system first has to find and to clear: with the pictures of a convolutional
-    network some ten thousand a step. Affects this process only, and nothing where the C library is another one.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):      # no glibc
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)       # the largest value that glibc takes
-        library.mallopt(M_TRIM_THRESHOLD, 2**30)
-
-
-class GraphedStep:
-    """A training step that a GPU repeats as one CUDA graph. On other devices it is called as it is.
-
-        step = GraphedStep(lambda x: train_step(vae, optimizer, x, beta), optimizer)
-        for x, _ in loader:
-            reconstruction, kl = step(x)
-
-    A step of a small network is a hundred kernels of a few microseconds, and Python takes longer to start one than
-    the GPU to compute it. A graph is a list of kernels, recorded once, that starts with a single call (PyTorch
-    documentation, "CUDA semantics", section "CUDA Graphs").
-
-    step        function of one or more tensors on one device; returns a tuple of tensors that need no gradient
-    optimizers  those that it calls; on a GPU they are set to keep all their numbers there (`capturable`)
-
-    The first `WARM_UP` calls with inputs of one shape run as they are, the next one records. What is recorded is
-    kernels, not Python: prints, branches and numbers other than the inputs stay what they were at that moment. Only
-    learning rates are looked after: when one changes, the step is recorded anew. Noise is fresh each time. A step
-    that cannot be recorded goes on as it is, with a warning that says why.
-    """
-
-    WARM_UP = 3     # the first steps choose algorithms and create what the optimisers keep
-
-    def __init__(self, step, *optimizers):
-        self.step, self.optimizers = step, optimizers
-        self.rates, self.calls, self.graphs, self.obstacle = None, Counter(), {}, None
-
-    def __call__(self, *inputs):
-        if self.obstacle or not inputs[0].is_cuda:
-            return self.step(*inputs)
-        with torch.cuda.device(inputs[0].device):       # of several GPUs the one that streams and graphs belong to
-            return self.on_gpu(inputs)
-
-    def on_gpu(self, inputs):
-        """Take the step: as it is for the first inputs of a shape, by its graph from then on."""
-        rates = [group["lr"] for group in self.groups()]
-        if rates != self.rates:
-            self.rates, self.calls, self.graphs = rates, Counter(), {}
-        shapes = tuple(x.shape for x in inputs)     # the last batch of an epoch may be shorter: a graph of its own
-        self.calls[shapes] += 1
-        if self.calls[shapes] <= self.WARM_UP:
-            return self.warm_up(inputs) if self.calls[shapes] < self.WARM_UP else self.look_ahead(inputs)
-        if shapes not in self.graphs:
-            self.graphs[shapes] = self.record(inputs)
-        graph, places, results = self.graphs[shapes]
-        for place, x in zip(places, inputs):
-            place.copy_(x)
-        graph.replay()
-        return tuple(result.clone() for result in results)      # the next replay writes into the same memory
-
-    def groups(self):
-        """Return the groups of weights of all optimisers."""
-        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
-
-    def warm_up(self, inputs):
-        """Take the step on a stream of its own, as a recording does, with optimisers that count on the device."""
-        for group in self.groups():
-            group["capturable"] = True
-        for optimizer in self.optimizers:
-            for state in optimizer.state.values():
-                if "step" in state:
-                    state["step"] = state["step"].to(inputs[0].device)      # on the CPU if it was loaded so
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            results = self.step(*inputs)
-        here.wait_stream(aside)
-        return results
-
-    def look_ahead(self, inputs):
-        """Take the last step before a recording, and look for what would spoil it.
-
-        A recording that fails leaves PyTorch unable to draw random numbers, so it is not tried where it would.
-        """
-        with reads_of_the_device() as reads:
-            results = self.warm_up(inputs)
-        if reads:
-            self.obstacle = "it reads a value of the device, with .item(), print or if"
-        elif any(is_held(p) for group in self.groups() for p in group["params"]):
-            self.obstacle = ("an older result of a network still holds its graph: compute that under torch.no_grad(), "
-                             "or let the step return .detach()")
-        if self.obstacle:
-            warnings.warn(f"this training step cannot be recorded as a CUDA graph and goes on as it is, slower: {self.obstacle}",
-                          stacklevel=4)
-        return results
-
-    def record(self, inputs):
-        """Record the step without taking it; return the graph and the memory of its inputs and results."""
-        places, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            return graph, places, self.step(*places)
-
-
-@contextlib.contextmanager
-def reads_of_the_device():
-    """Collect in a list the warnings of operations that wait for the GPU: a graph cannot hold them."""
-    reads, mode = [], torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield reads
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
-            reads += [warning for warning in caught if "called a synchronizing CUDA operation" in str(warning.message)]
-
-
-def is_held(parameter):
-    """Tell whether some result still holds the graph through which it would send this parameter its gradient."""
-    if not parameter.requires_grad:
-        return False
-    get_gradient_edge(parameter).node.metadata["seen"] = True      # the node lives as long as something holds it
-    return "seen" in get_gradient_edge(parameter).node.metadata
-
-
 def progress(iterable, description):
     """Wrap an iterable in a progress bar that redraws at most twice a second."""
     return tqdm(iterable, desc=description, mininterval=0.5, leave=False, dynamic_ncols=True)
 
 
-def has_bfloat16(device):
-    """Tell whether `device` multiplies matrices faster in bfloat16 than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        features = torch.cpu.get_capabilities()
-        return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
-    return False
+class Training:
+    """The bookkeeping of one training, so that its loop holds the algorithm and a line for what is noted.
 
+        training = Training("02_vae_mnist", out_dir, {"seed": seed}, curves=["loss", "test_loss"], vae=vae)
+        for epoch in training.epochs(10, train_loader, optimizer=optimizer):
+            for x, _ in training.batches():
+                training.add(len(x), loss=train_step(vae, optimizer, x))
+            training.note(**training.means(), test_loss=evaluate(vae))
+        training.save(metrics={"test_loss": training.history["test_loss"][-1]})
 
-def autocast(device):
-    """Return a context that runs matrix products and convolutions in bfloat16 where that is faster.
+    name             of the training: of its weights, its state and its event files
+    out_dir          folder for its files; a relative path is taken from the project's root
+    settings         what describes it, and must be the same for a resume: {name: whatever JSON can hold}
+    curves           names of the lists in the history that are drawn while it trains, in an open notebook
+    resume           go on after the last whole epoch, if its state is in `out_dir`
+    tensorboard_dir  folder for TensorBoard's event files; None: none are written
+    modules          the networks whose weights are saved, by name
 
-    Weights, sums and losses stay float32. On other hardware the context changes nothing.
+    `history` is {name: list of numbers}, `pictures` a list of uint8 arrays, `seconds` the time spent in `epochs`.
     """
-    if has_bfloat16(device):
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+
+    def __init__(self, name, out_dir, settings, *, curves=(), resume=False, tensorboard_dir=None, **modules):
+        self.name, self.out_dir, self.settings, self.modules = name, project_path(out_dir), settings, modules
+        self.resume, self.curve_names, self.tensorboard_dir = resume, curves, tensorboard_dir
+        self.history, self.pictures, self.seconds, self.loaded = {}, [], 0.0, False
+        self.n_epochs, self.epoch, self.loader, self.live, self.meters = 0, 0, None, None, {}
+
+    def load(self, *same):
+        """Load the weights that the course ships under this name; return whether there are any.
+
+        same  names of the settings that these weights must have been trained with
+        """
+        path = find_pretrained(self.name, **{name: self.settings[name] for name in same})
+        if path is None:
+            return False
+        device = next(next(iter(self.modules.values())).parameters()).device
+        config = load_checkpoint(path, device=device, **self.modules)
+        self.history, self.n_epochs, self.loaded = config["history"], config["epochs"], True
+        print(f"loaded {path.name}: no training")
+        return True
+
+    def epochs(self, n_epochs, loader, **parts):
+        """Yield the epochs from 1, or from where a stopped training ended, to `n_epochs`; save the state after each.
+
+        loader  training batches, which `batches` serves
+        parts   what else has a state: optimisers and schedules by name
+
+        Raises `CheckpointError` for a state that is damaged or of another training.
+        """
+        start, path = time.perf_counter(), self.out_dir / f"{self.name}.state"
+        self.n_epochs, self.loader, parts = n_epochs, loader, {**self.modules, **parts, "loader": loader}
+        first = 1
+        if self.resume and path.is_file():
+            done, (self.history, self.pictures) = load_state(path, self.settings, parts)
+            print(f"going on after epoch {done}, from {path.name}")
+            first = done + 1
+        self.live = LiveCurves(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
+        for self.epoch in range(first, n_epochs + 1):
+            yield self.epoch
+            save_state(path, self.settings, self.epoch, parts, [self.history, self.pictures])
+        self.live.close()
+        self.seconds += time.perf_counter() - start
+
+    def batches(self):
+        """Yield the batches of the loader once, under a progress bar."""
+        return progress(self.loader, f"{self.name} {self.epoch}/{self.n_epochs}")
+
+    def add(self, n, **values):
+        """Add values, numbers or tensors with one element, each a mean over `n` cases, to their means."""
+        for name, value in values.items():
+            self.meters.setdefault(name, AverageMeter()).update(value, n)
+
+    def means(self):
+        """Return {name: mean of all that was added since the last call}, as floats."""
+        means = {name: meter.avg for name, meter in self.meters.items()}
+        self.meters = {}
+        return means
+
+    def note(self, **values):
+        """Append a number, or each number of a list, to the history's list of that name."""
+        for name, value in values.items():
+            self.history.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+        self.live.update(self.history)
+
+    def keep_picture(self, name, picture, sheet=None):
+        """Append a uint8 array to `pictures`, and save it, or the `sheet` made of it, as NAME.png in `out_dir`."""
+        self.pictures.append(picture)
+        save_image(self.out_dir / f"{name}.png", picture if sheet is None else sheet)
+
+    def save(self, metrics):
+        """Write weights, settings, history and metrics to NAME.safetensors in `out_dir`; return the path."""
+        config = {**self.settings, "epochs": self.n_epochs, "metrics": metrics, "history": self.history}
+        return save_checkpoint(self.out_dir / f"{self.name}.safetensors", config=config, **self.modules)

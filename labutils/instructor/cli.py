@@ -237,7 +237,7 @@ def reserved(folder):
 def check_device(device):
     """Refuse a device that is not there before any kernel starts; raises `UsageError`."""
     if device is not None:
-        from ..training import get_device
+        from ..device import get_device
         try:
             get_device(device)
         except ValueError as error:

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from safetensors import SafetensorError, safe_open
 
 from ..paths import replacing
-from ..results import COLOURS
+from ..plots import COLOURS
 from .labs import UsageError
 
 # what run.json may hold, and of which type

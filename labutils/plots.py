@@ -1,0 +1,127 @@
+"""Curves: of a finished training, and of one that goes on."""
+
+import io
+import os
+import time
+
+import matplotlib.pyplot as plt
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+from .paths import project_path
+
+SCREEN_DPI = 72     # keeps a notebook with its pictures under 1 MB
+# Okabe and Ito's colours, which colour-blind readers can tell apart (jfly.uni-koeln.de/color, 2008)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINES = ("-", "--", "-.", ":", "-", "--")
+
+
+def plot_curves(history, names, *, ylabel, xlabel="epoch", x=None, title=None, level=None, alt=None):
+    """Show the lists `history[name]` as curves over epochs 1, 2, ..., each with its own colour and dash.
+
+    x      positions to draw over instead; one for each value
+    level  `(value, text)`: a dotted horizontal line with its meaning
+    alt    a description for readers who cannot see the curves; None: made of the names and their ends
+    """
+    figure = draw_curves(history, names, ylabel=ylabel, xlabel=xlabel, x=x, title=title, level=level)
+    ends = ", ".join(f"{name.replace('_', ' ')} from {history[name][0]:.4g} to {history[name][-1]:.4g}" for name in names)
+    show_figure(figure, alt or f"Curves of {ylabel} over {xlabel}: {ends}")
+
+
+def draw_curves(history, names, *, ylabel, xlabel="epoch", x=None, title=None, level=None):
+    """Return a figure of the curves; arguments as `plot_curves`."""
+    figure = Figure(figsize=(6.5, 3.4), dpi=SCREEN_DPI)
+    axes = figure.subplots()
+    for name, colour, line in zip(names, COLOURS, LINES):
+        values = history[name]
+        positions = range(1, len(values) + 1) if x is None else x
+        axes.plot(positions, values, line, color=colour, label=name.replace("_", " "),
+                  marker="o" if len(values) <= 20 else None, markersize=4)
+    if level is not None:
+        axes.axhline(level[0], color="0.4", linestyle=":", label=level[1])
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    return figure
+
+
+def show_figure(figure, alt):
+    """Show a matplotlib figure with a description `alt` for readers who cannot see it."""
+    display(picture_of(figure, alt))
+
+
+def picture_of(figure, alt):
+    """Return a matplotlib figure as a PNG picture with a description, and close it."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=SCREEN_DPI)
+    plt.close(figure)       # else the notebook would show it a second time, without its description
+    return Image(data=content.getvalue(), format="png", alt=alt)
+
+
+class LiveCurves:
+    """Curves of a history that grow with the training.
+
+    names            the lists of the history that are drawn; TensorBoard gets all of them
+    run              name of this training: the folder of its event files
+    tensorboard_dir  folder of these folders; a relative path is taken from the project's root; None: no event files
+
+    The curves are drawn in an open notebook only, at most once a second and in at most a fiftieth of the time.
+    `close` removes them. papermill, nbval and nbconvert see none of them. Raises `ValueError` if event files are
+    asked for and the package tensorboard is missing.
+    """
+
+    def __init__(self, names, run="training", tensorboard_dir=None):
+        self.names, self.writer, self.written = names, None, {}
+        self.handle, self.next_time = None, 0
+        if tensorboard_dir is not None:
+            self.writer = event_writer(tensorboard_dir, run)
+
+    def update(self, history):
+        """Draw and write what is new in `history`, {name: list of numbers}, over `history["epoch"]` or 1, 2, ..."""
+        if self.writer:
+            self.write(history)
+        if in_open_notebook() and time.perf_counter() >= self.next_time:
+            self.draw(history)
+
+    def draw(self, history):
+        """Draw the curves in place of the last drawing, and decide when the next one may come."""
+        start = time.perf_counter()
+        figure = draw_curves(history, self.names, ylabel="while it trains", x=history.get("epoch"))
+        picture = picture_of(figure, "Curves of the training so far")
+        if self.handle:
+            self.handle.update(picture)
+        else:
+            self.handle = display(picture, display_id=True)
+        end = time.perf_counter()
+        self.next_time = end + max(1, 50 * (end - start))
+
+    def write(self, history):
+        """Write the values that are new since the last call as TensorBoard's scalars."""
+        for name, values in history.items():
+            for step in range(self.written.get(name, 0), len(values)):
+                self.writer.add_scalar(name, values[step], step + 1)
+            self.written[name] = len(values)
+        self.writer.flush()
+
+    def close(self):
+        """Remove the drawing, and close the event files."""
+        if self.handle:
+            self.handle.update({"text/plain": ""}, raw=True)
+        if self.writer:
+            self.writer.close()
+
+
+def in_open_notebook():
+    """Tell whether the kernel belongs to an open notebook: Jupyter's server gives its kernels the notebook's name."""
+    return "JPY_SESSION_NAME" in os.environ
+
+
+def event_writer(tensorboard_dir, run):
+    """Return a writer of TensorBoard's event files in `tensorboard_dir`/`run`; raises `ValueError`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError(f"tensorboard_dir={str(tensorboard_dir)!r}: the package tensorboard is not installed; "
+                         "pip install tensorboard, or take tensorboard_dir=None") from None
+    return SummaryWriter(project_path(tensorboard_dir) / run)
