@@ -1,94 +1,145 @@
-"""Every check of an exercise takes right answers of any form and refuses wrong ones with the right message."""
+"""Each check takes right answers of any form, and refuses wrong ones with the right message."""
 
-import importlib
 import re
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import NOTEBOOKS, code_cells, definitions
 
 from labutils import checks
 
-ANSWERS = {}
-for path in sorted(Path(__file__).parent.glob("answers_*.py")):
-    ANSWERS |= importlib.import_module(path.stem).ANSWERS
-CHECKS = {name.removeprefix("check_"): check for name, check in vars(checks).items() if name.startswith("check_")}
-RIGHT = [pytest.param(name, i, id=f"{name}-{i}") for name, answers in ANSWERS.items() for i in range(len(answers["right"]))]
-WRONG = [pytest.param(name, i, id=f"{name}-{answers['wrong'][i][1]}")
-         for name, answers in ANSWERS.items() for i in range(len(answers["wrong"]))]
+NOTEBOOK = {path.stem.split("_", 1)[1]: path for path in NOTEBOOKS}      # of a lab's name without its number
+FILES = sorted(Path(checks.__file__).parent.glob("*.py"))
+LABS = sorted(set(NOTEBOOK) | {path.stem for path in FILES} - {"__init__"})
+CHECKS, ANSWERS = {}, {}        # {(lab, name of the exercise): check} and {lab: {name of the exercise: answers}}
+for lab in LABS:
+    module = import_module(f"labutils.checks.{lab}") if lab in {path.stem for path in FILES} else None
+    CHECKS |= {(lab, name.removeprefix("check_")): check for name, check in vars(module or checks).items()
+               if name.startswith("check_")}
+    [answers] = list(Path(__file__).parent.glob(f"answers_[0-9][0-9]_{lab}.py")) or [None]
+    ANSWERS[lab] = import_module(answers.stem).ANSWERS if answers else {}
+
+each_lab = pytest.mark.parametrize("lab", LABS)
+each_check = pytest.mark.parametrize("lab, name", [pytest.param(*key, id="-".join(key)) for key in CHECKS])
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    checks._misses.clear()
-    torch.manual_seed(0)
+def answers_of(lab, name, kind):
+    return ANSWERS[lab].get(name, {}).get(kind, [])
 
 
-def test_every_check_has_answers_to_try_it_with():
-    assert set(CHECKS) == set(ANSWERS)
-    for name, answers in ANSWERS.items():
-        assert len(answers["right"]) >= 2 and len(answers["wrong"]) >= 3, name
+def each(items):
+    """Parametrize a test with each check and each of its `items(lab, name)`."""
+    return pytest.mark.parametrize("lab, name, item", [
+        pytest.param(*key, item, id=f"{'-'.join(key)}-{i}") for key in CHECKS for i, item in enumerate(items(*key))])
 
 
-@pytest.mark.parametrize("name, i", RIGHT)
-def test_a_right_answer_of_any_form_passes(name, i, capsys):
-    CHECKS[name](ANSWERS[name]["right"][i])
-    assert capsys.readouterr().out == f"{name}: right.\n"
+@cache
+def solutions(lab):
+    """Return what a notebook defines, its solutions among it."""
+    return definitions(NOTEBOOK[lab].stem)
 
 
-@pytest.mark.parametrize("name, i", WRONG)
-def test_a_wrong_answer_is_refused_by_its_misconception_and_then_with_a_stronger_hint(name, i, capsys):
-    answer, expected = ANSWERS[name]["wrong"][i]
+def refusals(check, answer):
+    """Return the messages of an answer that is handed in twice."""
     messages = []
     for _ in range(2):
         torch.manual_seed(0)
         with pytest.raises(checks.WrongAnswer) as refusal:
-            CHECKS[name](answer)
+            check(answer)
         messages.append(str(refusal.value))
-    assert expected in messages[0], messages[0]
-    assert messages[1].startswith(messages[0]) and len(messages[1]) > len(messages[0]) + 10
+    return messages
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    for check in CHECKS.values():
+        check.misses = 0
+    torch.manual_seed(0)
+
+
+@each_lab
+def test_a_lab_has_the_checks_that_its_notebook_calls(lab):
+    assert lab in NOTEBOOK, f"labutils/checks/{lab}.py belongs to no notebook"
+    called = {name for cell in code_cells(NOTEBOOK[lab]) for name in re.findall(r"^checks\.check_(\w+)\(", cell.source, re.M)}
+    assert {name for of, name in CHECKS if of == lab} == called
+
+
+@each_lab
+def test_every_check_of_a_lab_has_answers_to_try_it_with(lab):
+    own = {name for of, name in CHECKS if of == lab}
+    assert own and set(ANSWERS[lab]) <= own
+    assert [name for name in own if not answers_of(lab, name, "right")] == [], "beside the solution, one more right answer"
+    assert [name for name in own if not answers_of(lab, name, "wrong") and not CHECKS[lab, name].misconceptions] == []
+
+
+@each_check
+def test_the_solution_of_the_notebook_passes(lab, name, capsys):
+    CHECKS[lab, name](getattr(solutions(lab), name))
+    assert capsys.readouterr().out == f"{name}: right.\n"
+
+
+@each(lambda lab, name: answers_of(lab, name, "right"))
+def test_a_right_answer_of_any_form_passes(lab, name, item, capsys):
+    CHECKS[lab, name](item)
+    assert capsys.readouterr().out == f"{name}: right.\n"
+
+
+@each(lambda lab, name: CHECKS[lab, name].misconceptions)
+def test_a_misconception_is_named_and_then_followed_by_a_stronger_hint(lab, name, item, capsys):
+    wrong, hint, stronger = item
+    check = CHECKS[lab, name]
+    assert refusals(check, lambda *arguments: wrong(*arguments)) == [hint, f"{hint} {stronger}"] and len(stronger) > 10
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", CHECKS)
-def test_an_unsolved_exercise_says_so(name):
+@each(lambda lab, name: answers_of(lab, name, "wrong"))
+def test_a_wrong_answer_is_refused_by_its_misconception_and_then_with_a_stronger_hint(lab, name, item, capsys):
+    answer, expected = item
+    first, second = refusals(CHECKS[lab, name], answer)
+    assert expected in first, first
+    assert second.startswith(first) and len(second) > len(first) + 10
+    assert capsys.readouterr().out == ""
+
+
+@each_check
+def test_an_unsolved_exercise_says_so(lab, name):
     def stub(*_):
         raise NotImplementedError("put your answer here")
     with pytest.raises(NotImplementedError, match="put your answer here"):
-        CHECKS[name](stub)
+        CHECKS[lab, name](stub)
 
 
-@pytest.mark.parametrize("name", CHECKS)
-def test_a_check_leaves_the_random_numbers_of_the_lab_alone(name):
+@each_check
+def test_a_check_leaves_the_random_numbers_of_the_lab_alone(lab, name):
     def draws_and_gives_up(*_):
         torch.rand(3)
         raise NotImplementedError
+    right = getattr(solutions(lab), name)
     before = torch.random.get_rng_state()
-    CHECKS[name](ANSWERS[name]["right"][0])
+    CHECKS[lab, name](right)
     with pytest.raises(NotImplementedError):
-        CHECKS[name](draws_and_gives_up)
+        CHECKS[lab, name](draws_and_gives_up)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_after_a_right_answer_the_hints_begin_anew():
-    answers = ANSWERS["walk"]
-    for _ in range(2):
-        with pytest.raises(checks.WrongAnswer):
-            checks.check_walk(answers["wrong"][0][0])
-    checks.check_walk(answers["right"][0])
-    with pytest.raises(checks.WrongAnswer) as refusal:
-        checks.check_walk(answers["wrong"][0][0])
-    assert str(refusal.value) == "All frames are equal: the unchanged code is decoded each time."
+@each_check
+def test_after_a_right_answer_the_first_hint_comes_alone_again(lab, name):
+    check = CHECKS[lab, name]
+    first, second = refusals(check, lambda *_: None)
+    check(getattr(solutions(lab), name))
+    assert first != second and refusals(check, lambda *_: None) == [first, second]
 
 
 def test_jupyter_shows_the_message_and_no_traceback():
-    assert checks.WrongAnswer("the sign").__class__._render_traceback_(checks.WrongAnswer("the sign")) == ["Not yet. the sign"]
+    assert checks.WrongAnswer("the sign")._render_traceback_() == ["Not yet. the sign"]
 
 
-def test_a_check_gives_nothing_away():
+def test_the_checks_give_nothing_away():
     """No message contains code of an answer."""
-    source = Path(checks.__file__).read_text()
-    messages = re.findall(r'"([A-Z][^"]{30,})"', source.split('"""', 2)[2])
+    messages = [message for path in FILES for message in re.findall(r'"([A-Z][^"]{30,})"', path.read_text().split('"""', 2)[2])]
     assert messages
     for message in messages:
         assert not re.search(r"\.detach\(\)|\.clamp_?\(|\.clone\(|create_graph=|sum\(dim=", message), message
