@@ -14,11 +14,14 @@ from .plots import LiveCurves
 from .speed import keep_memory
 
 
-def set_up(seed, device, out_dir):
+def set_up(seed, device, out_dir, **counts):
     """Prepare a lab: seed all random numbers, make the folder `out_dir`, choose the device and say which one it is.
 
-    Returns the `torch.device` and the `Path`; raises `ValueError` as `seed_everything` and `get_device`.
+    counts  parameters that must be whole numbers of at least 1, by name, such as `epochs=epochs`
+
+    Returns the `torch.device` and the `Path`; raises `ValueError` for a bad count, seed or device.
     """
+    require_positive(**counts)
     seed_everything(seed)
     device = get_device(device)
     keep_memory()
@@ -27,11 +30,7 @@ def set_up(seed, device, out_dir):
 
 
 def require_positive(**settings):
-    """Raise `ValueError` unless every setting is a whole number of at least 1.
-
-    Call `require_positive(epochs=epochs)` before the data is loaded: nobody should wait for an error that can be
-    seen at once.
-    """
+    """Raise `ValueError` unless every setting is a whole number of at least 1."""
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r}: must be a whole number of at least 1; "
@@ -113,14 +112,15 @@ class Training:
     tensorboard_dir  folder for TensorBoard's event files; None: none are written
     modules          the networks whose weights are saved, by name
 
-    `history` is {name: list of numbers}, `pictures` a list of uint8 arrays, `seconds` the time spent in `epochs`.
+    `history` is {name: list of numbers}, `pictures` a list of uint8 arrays. `seconds` is the time spent in `epochs`,
+    0 where the weights were loaded.
     """
 
     def __init__(self, name, out_dir, settings, *, curves=(), resume=False, tensorboard_dir=None, **modules):
         self.name, self.out_dir, self.settings, self.modules = name, project_path(out_dir), settings, modules
         self.resume, self.curve_names, self.tensorboard_dir = resume, curves, tensorboard_dir
         self.history, self.pictures, self.seconds, self.loaded = {}, [], 0.0, False
-        self.n_epochs, self.epoch, self.loader, self.live, self.meters = 0, 0, None, None, {}
+        self.n_epochs, self.n_images, self.epoch, self.loader, self.live, self.meters = 0, 0, 0, None, None, {}
 
     def load(self, *same):
         """Load the weights that the course ships under this name; return whether there are any.
@@ -154,9 +154,15 @@ class Training:
         self.live = LiveCurves(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
         for self.epoch in range(first, n_epochs + 1):
             yield self.epoch
+            self.n_images += loader.n_images
             save_state(path, self.settings, self.epoch, parts, [self.history, self.pictures])
         self.live.close()
         self.seconds += time.perf_counter() - start
+
+    @property
+    def images_per_second(self):
+        """Training images a second in `epochs`; None where nothing was trained."""
+        return self.n_images / self.seconds if self.n_images else None
 
     def batches(self):
         """Yield the batches of the loader once, under a progress bar."""

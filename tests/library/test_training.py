@@ -1,55 +1,26 @@
-import platform
-import warnings
-from contextlib import contextmanager
-from unittest.mock import MagicMock
+"""Set-up, initial weights, means, and the bookkeeping of a training."""
+
+import os
 
 import numpy as np
 import pytest
 import torch
-from helpers import command
 from torch import nn
 
-from labutils import (AverageMeter, GraphedStep, autocast, get_device, init_weights, keep_memory, require_positive,
-                      seed_everything)
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+from labutils import AverageMeter, CheckpointError, Training, get_loaders, init_weights, require_positive, seed_everything, set_up
+from labutils.checkpoints import read_checkpoint
 
 
-@pytest.mark.parametrize("cuda, mps, expected", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
-def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert get_device().type == expected
-
-
-@pytest.mark.parametrize("prefer", ["cuda", "cuda:7", "mps", "gpu", "", None, 3.5, "meta"])
-def test_a_device_that_is_not_there_is_named(monkeypatch, prefer):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ValueError) as error:
-        get_device(prefer)
-    assert f"device={prefer!r}" in str(error.value) and 'device="auto"' in str(error.value)
-
-
-def test_seed_repeats_all_three_generators():
-    import random
-
-    def draw():
-        return random.random(), np.random.rand(), torch.rand(3)
+def test_set_up_seeds_makes_the_folder_and_names_the_device(tmp_path, capsys):
+    device, out_dir = set_up(3, "cpu", tmp_path / "new", epochs=1)
+    first = torch.rand(2)
+    assert device == torch.device("cpu") and out_dir == tmp_path / "new" and out_dir.is_dir()
+    assert capsys.readouterr().out == "running on cpu\n"
     seed_everything(3)
-    first = draw()
-    seed_everything(3)
-    second = draw()
-    seed_everything(4)
-    other = draw()
-    assert first[:2] == second[:2] and torch.equal(first[2], second[2])
-    assert first[0] != other[0] and first[1] != other[1] and not torch.equal(first[2], other[2])
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "0", True, None])
-def test_a_bad_seed_is_named(seed):
-    with pytest.raises(ValueError, match="seed="):
-        seed_everything(seed)
+    assert torch.equal(torch.rand(2), first)
+    with pytest.raises(ValueError, match="epochs=0"):
+        set_up(3, "cpu", tmp_path / "other", epochs=0)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("epochs", [0, -3, 2.5, "ten", None, True])
@@ -102,189 +73,123 @@ def test_meter_keeps_small_values_after_many_steps():
     assert meter.avg == pytest.approx(float(torch.tensor(0.1)), rel=1e-12)
 
 
-def test_autocast_follows_the_hardware(monkeypatch):
-    layer, x = nn.Linear(4, 4), torch.ones(1, 4)
-    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
-        with autocast(torch.device("cpu")):
-            assert layer(x).dtype == dtype
+# ------------------------------------------------------------------------- the books of a training
 
-
-FAULTS = """
-import resource, torch
-from labutils import keep_memory
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        step = [torch.empty(200_000 + 1000 * i).fill_(1) for i in range(80)]       # 1 MB each, all freed in each round
-        del step
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-faults()
-given_back = faults()
-keep_memory()
-faults()
-print(given_back, faults())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
-def test_memory_of_one_step_is_there_for_the_next():
-    done = command("python", "-c", FAULTS)
-    given_back, kept = map(int, done.stdout.split())
-    assert given_back > 10_000 and kept < given_back / 20
-
-
-def test_without_glibc_nothing_is_kept_and_nothing_fails(monkeypatch):
-    for library in (lambda name: object(), lambda name: open("/nonexistent/libc")):     # as on macOS and on Windows
-        monkeypatch.setattr("labutils.training.ctypes.CDLL", library)
-        keep_memory()
-
-
-# ----------------------------------------------------------------------------------- recorded steps
-
-def small_training(device, optimizer_class, **options):
-    """Return a network, its optimiser and a step on (B, 8) that adds noise; it returns its loss and the mean of the noise."""
+def train(folder, n_epochs, resume=False, settings=None, hidden=4):
+    """Train a tiny network; return its weights and the `Training`."""
     seed_everything(0)
-    network = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8)).to(device)
-    optimizer = optimizer_class(network.parameters(), lr=1e-2, **options)
-
-    def step(x):
-        noise = torch.randn_like(x)
-        loss = (network(x + noise) - x).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach(), noise.mean()
-    return network, optimizer, step
-
-
-def test_on_a_cpu_a_graphed_step_is_the_step():
-    network, optimizer, step = small_training("cpu", torch.optim.Adam)
-    calls = []
-    graphed = GraphedStep(lambda x, y: calls.append((x, y)) or (x,), optimizer)
-    x, y = torch.ones(2), torch.zeros(3)
-    for _ in range(6):
-        assert graphed(x, y)[0] is x
-    assert len(calls) == 6 and calls[5][1] is y
-    assert optimizer.param_groups[0]["capturable"] is False
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.Linear(hidden, 1))
+    optimizer = torch.optim.Adam(network.parameters())
+    loader, _ = get_loaders("digits", 24, limit=64)
+    training = Training("a", folder, settings or {"seed": 0}, resume=resume, network=network)
+    for epoch in training.epochs(n_epochs, loader, optimizer=optimizer):
+        for x, _ in training.batches():
+            optimizer.zero_grad()
+            loss = (network(x) - torch.rand(len(x), 1)).square().mean()
+            loss.backward()
+            optimizer.step()
+            training.add(len(x), loss=loss)
+        training.note(**training.means(), trace=[epoch, -epoch])
+        training.keep_picture(f"picture_{epoch}", np.full((2, 2), epoch, np.uint8))
+    return network, training
 
 
-class OnGPU(torch.Tensor):
-    """A tensor that says that it lies on a GPU."""
-    is_cuda = True
+def test_the_history_has_weighted_means_of_each_epoch_and_every_number_of_a_list(tmp_path):
+    losses, loader = [], get_loaders("digits", 24, limit=64)[0]
+    training = Training("a", tmp_path, {}, network=nn.Linear(1, 1))
+    for epoch in training.epochs(2, loader):
+        sizes = [len(x) for x, _ in training.batches()]
+        assert sizes == [24, 24, 16]
+        values = torch.arange(3.0) + 10 * epoch
+        for n, value in zip(sizes, values):
+            training.add(n, loss=value)
+        losses.append((values * torch.tensor(sizes)).sum().item() / 64)
+        training.note(**training.means(), trace=[epoch, -epoch])
+        assert training.means() == {}, "an epoch begins without the values of the one before"
+    assert training.history == {"loss": pytest.approx(losses), "trace": [1, -1, 2, -2]}
+    assert training.n_epochs == 2 and training.images_per_second == pytest.approx(128 / training.seconds)
 
 
-@pytest.fixture
-def kernels(monkeypatch):
-    """Put in place of CUDA's graphs ones that replay the last function of the list that is returned, as a GPU its kernels."""
-    kernels = []
+def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys):
+    network, training = train(tmp_path, 2, settings={"seed": 0, "beta": 4})
+    path = training.save(metrics={"loss": 1.5})
+    config, tensors = read_checkpoint(path)
+    assert path == tmp_path / "a.safetensors"
+    assert config == {"seed": 0, "beta": 4, "epochs": 2, "metrics": {"loss": 1.5}, "history": training.history}
+    assert torch.equal(tensors["network/1.weight"], network[1].weight)
 
-    class Graph:
-        def replay(self):
-            self.kernel()
-
-    @contextmanager
-    def record(graph):
-        yield
-        graph.kernel = kernels[-1]
-
-    def announce(mode):
-        warnings.warn("Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations")
-    for name, stand_in in (("CUDAGraph", Graph), ("graph", record), ("Stream", MagicMock), ("current_stream", MagicMock),
-                           ("stream", MagicMock()), ("device", MagicMock()), ("get_sync_debug_mode", int),
-                           ("set_sync_debug_mode", announce)):
-        monkeypatch.setattr(torch.cuda, name, stand_in)
-    return kernels
+    monkeypatch.setattr("labutils.training.find_pretrained", lambda name, **same: path if (name, same) == ("a", {"beta": 4}) else None)
+    seed_everything(1)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), nn.Linear(4, 1))
+    loaded = Training("a", tmp_path, {"beta": 4}, network=other)
+    assert loaded.load("beta") and torch.equal(other[1].weight, network[1].weight)
+    assert loaded.history == training.history and loaded.n_epochs == 2
+    assert loaded.seconds == 0 and loaded.images_per_second is None
+    assert "loaded a.safetensors" in capsys.readouterr().out
+    assert not Training("a", tmp_path, {"beta": 5}, network=other).load("beta")
 
 
-def test_a_graph_is_recorded_for_each_shape_and_anew_for_another_learning_rate(kernels):
-    optimizer = torch.optim.Adam([torch.zeros(1)], lr=1e-2)
-
-    def step(x):
-        result = x * optimizer.param_groups[0]["lr"]
-        kernels.append(lambda rate=optimizer.param_groups[0]["lr"]: result.copy_(x * rate))
-        return result,
-    graphed, results, expected = GraphedStep(step, optimizer), [], []
-    for epoch in range(12):
-        optimizer.param_groups[0]["lr"] = rate = 2.0 if epoch < 6 else 3.0
-        for n in (4, 4, 3):
-            x = torch.rand(n).as_subclass(OnGPU)
-            results += graphed(x)
-            expected.append(rate * x)
-    torch.testing.assert_close(results, expected)       # each of its own, however often the graph has written since
-    assert len(kernels) == 2 * 2 * (GraphedStep.WARM_UP + 1), "steps that went through Python"
-    assert optimizer.param_groups[0]["capturable"] is True
-    torch.cuda.device.assert_called_with(x.device)      # else a second GPU would train in vain: nothing of it is recorded
+def test_pictures_are_kept_and_saved(tmp_path):
+    training = train(tmp_path, 2)[1]
+    assert [picture.max() for picture in training.pictures] == [1, 2] and len(list(tmp_path.glob("picture_*.png"))) == 2
 
 
-def test_a_state_of_the_optimiser_that_was_loaded_on_a_cpu_counts_on_the_device(kernels):
-    optimizer = torch.optim.RMSprop([weight := torch.zeros(1)])
-    optimizer.state[weight]["step"] = count = MagicMock()
-    GraphedStep(lambda x: (x,), optimizer)(torch.ones(4).as_subclass(OnGPU))
-    count.to.assert_called_once()
+def test_more_epochs_go_on_from_a_finished_training(tmp_path):
+    network, training = train(tmp_path / "whole", 5)
+    train(tmp_path / "halves", 3)
+    for _ in range(2):      # the second time nothing is left to do
+        resumed_network, resumed = train(tmp_path / "halves", 5, resume=True)
+        assert resumed.history == training.history and torch.equal(resumed_network[1].weight, network[1].weight)
+        assert [picture.max() for picture in resumed.pictures] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.filterwarnings("ignore:called a synchronizing")
-@pytest.mark.parametrize("obstacle", ["reads a value of the device", "older result of a network still holds its graph"])
-def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(kernels, obstacle):
-    network, optimizer, step = small_training("cpu", torch.optim.Adam, fused=True)
-    older = network(torch.ones(4, 8)) if obstacle.startswith("older") else None
-
-    def spoiled(x):
-        if older is None:
-            warnings.warn("called a synchronizing CUDA operation")      # as .item() does on a GPU, in the mode that is asked for
-        return step(x.as_subclass(torch.Tensor))
-    graphed = GraphedStep(spoiled, optimizer)
-    with pytest.warns(UserWarning, match=f"cannot be recorded as a CUDA graph.*{obstacle}") as warned:
-        losses = [graphed(torch.ones(4, 8).as_subclass(OnGPU))[0].item() for _ in range(8)]
-    assert sum("recorded" in str(warning.message) for warning in warned) == 1
-    assert len(set(losses)) == 8 and losses[-1] < losses[0] and not graphed.graphs
+def test_a_training_that_a_gpu_has_begun_goes_on_on_a_cpu(tmp_path):
+    for last_epoch in (1, 2):
+        module, loader = nn.Linear(1, 1), get_loaders("digits", 32, limit=64)[0]
+        optimizer = torch.optim.RMSprop(module.parameters(), foreach=True)
+        training = Training("a", tmp_path, {}, resume=True, module=module)
+        for epoch in training.epochs(last_epoch, loader, optimizer=optimizer):
+            module.weight.grad = torch.ones(1, 1)
+            optimizer.step()
+            optimizer.param_groups[0]["capturable"] = True      # as GraphedStep sets it on a GPU; a CPU refuses such a step
+        assert epoch == last_epoch
+    assert optimizer.state[module.weight]["step"] == 2
 
 
-def test_a_result_without_its_graph_is_no_obstacle(kernels):
-    network, optimizer, step = small_training("cpu", torch.optim.Adam, fused=True)
-    with torch.no_grad():
-        older = network(torch.ones(4, 8))
-    network[0].bias.requires_grad_(False)
-    graphed = GraphedStep(lambda x: step(x.as_subclass(torch.Tensor)), optimizer)
-    for _ in range(GraphedStep.WARM_UP):
-        graphed(torch.ones(4, 8).as_subclass(OnGPU))
-    assert graphed.obstacle is None and not older.requires_grad
+def test_without_resume_a_training_starts_again(tmp_path):
+    train(tmp_path, 3)
+    assert len(train(tmp_path, 2)[1].history["loss"]) == 2
+    assert read_checkpoint(tmp_path / "a.state")[0]["epoch"] == 2
 
 
-@needs_gpu
-@pytest.mark.parametrize("optimizer_class, options", [(torch.optim.Adam, {"fused": True}), (torch.optim.RMSprop, {"foreach": True})])
-def test_on_a_gpu_a_graph_takes_the_same_steps(optimizer_class, options):
-    torch.manual_seed(1)
-    batches = [torch.randn(n, 8, device="cuda") for n in (32, 32, 32, 32, 32, 8) * 6]      # the last of an epoch is shorter
-    ends = []
-    for graphed in (False, True):
-        network, optimizer, step = small_training("cuda", optimizer_class, **options)
-        step = GraphedStep(step, optimizer) if graphed else step
-        results = []
-        for i, x in enumerate(batches):
-            if i == 20:
-                optimizer.param_groups[0]["lr"] = 1e-3      # a number that the graph has to learn of
-            results.append(step(x))
-        ends.append([*network.parameters(), torch.tensor([[loss, noise] for loss, noise in results])])
-    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
-    assert len({noise for _, noise in ends[1][-1].tolist()}) == len(batches), "noise that was drawn twice"
-    assert step.graphs, "nothing was recorded"
+def test_the_state_of_another_run_is_refused_by_the_setting_that_differs(tmp_path):
+    train(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"a\.state was written with seed=0, this training has seed=1.*resume=False"):
+        train(tmp_path, 2, resume=True, settings={"seed": 1})
+    with pytest.raises(CheckpointError, match=r"does not fit 'network'.*resume=False"):
+        train(tmp_path, 2, resume=True, hidden=5)
 
 
-@needs_gpu
-@pytest.mark.parametrize("obstacle", ["reads a value of the device", "older result of a network still holds its graph"])
-def test_on_a_gpu_a_step_that_cannot_be_recorded_goes_on_as_it_is(obstacle):
-    network, optimizer, step = small_training("cuda", torch.optim.Adam, fused=True)
-    x = torch.ones(4, 8, device="cuda")
-    older = network(x) if obstacle.startswith("older") else None
-    graphed = GraphedStep(lambda x: (step(x)[0].item(), older) if older is None else step(x), optimizer)
-    with pytest.warns(UserWarning, match=f"cannot be recorded as a CUDA graph.*{obstacle}"):
-        losses = [float(graphed(x)[0]) for _ in range(8)]
-    assert len(set(losses)) == 8 and losses[-1] < losses[0] and not graphed.graphs
-    del older
-    graphed = GraphedStep(step, optimizer)      # the GPU can still record
-    losses = [float(graphed(x)[0]) for _ in range(8)]
-    assert len(set(losses)) == 8 and graphed.graphs
+@pytest.mark.parametrize("n_bytes", [0, -20], ids=["empty", "cut"])
+def test_a_damaged_state_is_refused_with_advice_that_helps(tmp_path, n_bytes):
+    state = tmp_path / "a.state"
+    train(tmp_path, 1)
+    state.write_bytes(state.read_bytes()[:n_bytes])
+    with pytest.raises(CheckpointError) as error:
+        train(tmp_path, 2, resume=True)
+    assert f"{state} is not a whole safetensors file" in str(error.value)
+    assert str(error.value).endswith("; delete it, or start again with resume=False (labs run --force)")
+    history = train(tmp_path, 2)[1].history
+    state.unlink()
+    assert train(tmp_path, 2, resume=True)[1].history == history, "either helps"
+
+
+def test_an_interrupted_write_leaves_the_last_state(tmp_path, monkeypatch):
+    train(tmp_path, 1)
+    monkeypatch.setattr("labutils.training.save_image", lambda *_: None)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError):
+        train(tmp_path, 2, resume=True)
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "a.state")[0]["epoch"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"a.state", "picture_1.png"}
