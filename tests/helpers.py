@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from labutils.data import find_idx
+from labutils.data import SOURCES
 from labutils.paths import PROJECT_ROOT
 
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 ONE_CORE = {**os.environ, "OMP_NUM_THREADS": "1"}   # the threads of two runs, side by side, would wait for each other
 RUNNING = set()     # processes of the tests
 
-needs_mnist = pytest.mark.skipif(find_idx("mnist") is None,
+needs_mnist = pytest.mark.skipif(SOURCES["mnist"].find() is None,
                                  reason="the real MNIST is not here: set LABS_DATA_DIR")
 
 

@@ -37,7 +37,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import definitions  # noqa: E402
 
 from labutils import AverageMeter, GraphedStep, get_device, get_loaders, keep_memory, seed_everything  # noqa: E402
-from labutils.data import FILES, InMemoryLoader, find_idx, idx_path  # noqa: E402
+from labutils.data import SOURCES, InMemoryLoader  # noqa: E402
+from labutils.data.idx import FILES  # noqa: E402
 from labutils.training import has_bfloat16  # noqa: E402
 
 N_IMAGES = 60_000
@@ -201,12 +202,13 @@ def plain_loader(case):
     """A DataLoader on torchvision's MNIST, as course labs have it."""
     from torchvision import datasets, transforms
     root = Path(tempfile.gettempdir()) / "labs-benchmark"
-    folder = find_idx("mnist")
+    mnist = SOURCES["mnist"]
+    folder = mnist.find()
     if folder is None:
         sys.exit("speed.py: the real MNIST is needed: set LABS_DATA_DIR")
     (root / "MNIST/raw").mkdir(parents=True, exist_ok=True)
     for file in FILES:
-        packed = idx_path(folder, file)
+        packed = mnist.path(folder, file)
         content = packed.read_bytes()
         (root / "MNIST/raw" / file).write_bytes(gzip.decompress(content) if packed.suffix == ".gz" else content)
     steps = [transforms.ToTensor()] + ([transforms.Normalize(0.5, 0.5)] if case.image_range == (-1, 1) else [])

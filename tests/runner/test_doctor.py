@@ -213,7 +213,7 @@ def test_it_starts_where_every_package_is_broken(tmp_path):
 
 def test_a_damaged_data_set_is_a_fault_of_the_real_command(project, tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
-    from labutils.data import FILES
+    from labutils.data.idx import FILES
     for file in FILES:
         write(tmp_path / "MNIST/raw" / file, "no IDX file")
     monkeypatch.setenv("LABS_DATA_DIR", str(tmp_path))
