@@ -2,6 +2,8 @@
 
 import ast
 import os
+import signal
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,6 +12,8 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
+from PIL import Image
 
 from labutils.data import SOURCES
 from labutils.paths import PROJECT_ROOT
@@ -21,6 +25,24 @@ RUNNING = set()     # processes of the tests
 
 needs_mnist = pytest.mark.skipif(SOURCES["mnist"].find() is None,
                                  reason="the real MNIST is not here: set LABS_DATA_DIR")
+
+
+class Boobytrap:
+    """What a pickle can hold: loading it runs code, which sets `sys.boobytrap`."""
+
+    def __reduce__(self):
+        return exec, ("import sys; sys.boobytrap = True",)
+
+
+def write_picture(path, array):
+    """Write a uint8 array as a picture file; make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def idx(shape, content=b"", kind=8):
+    """Return the bytes of a file in MNIST's format; kind 8 is uint8."""
+    return bytes((0, 0, kind, len(shape))) + struct.pack(f">{len(shape)}I", *shape) + content
 
 
 def code_cells(path):
@@ -99,3 +121,64 @@ def calls(item):
     """Return {key: (function, parameters)} of what a test has marked."""
     parameters, name = (item.callspec.params, item.callspec.id) if hasattr(item, "callspec") else ({}, "")
     return {(function, name): (function, parameters) for mark in item.iter_markers("executes") for function in mark.args}
+
+
+# ------------------------------------------------------------------------------ kill -9 and resume
+
+RESUME_SCRIPT = """
+import os, pathlib, signal, sys
+import torch
+sys.path.insert(0, {tests!r})
+from helpers import definitions
+from labutils import Training, get_loaders, save_checkpoint, seed_everything
+from labutils.data import InMemoryLoader
+
+class KilledHalfway(InMemoryLoader):
+    epoch = 0
+
+    def __iter__(self):
+        self.epoch += 1
+        for i, batch in enumerate(super().__iter__()):
+            if self.epoch == 3 and i == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+def run(out, resume, loader_class):
+    train, test = get_loaders("digits", 16, limit=100, image_range=(0, 1))
+    train.__class__ = loader_class
+    lab.out_dir, lab.resume, lab.train_loader, lab.test_loader = out, resume, train, test
+    seed_everything(0)
+    networks = dict({networks})
+    training = Training("resumed", out, {{}}, resume=resume, **networks)
+    globals().update(networks, train=train, test=test, training=training)
+    {call}
+    config = {{"history": training.history, "pictures": len(training.pictures),
+              "next": torch.rand(3).tolist()}}      # the random numbers go on alike, too
+    save_checkpoint(out / "end.safetensors", config=config, **networks)
+
+lab = definitions({lab!r})
+epochs, out = 4, pathlib.Path(sys.argv[1])
+lab.epochs, lab.batch_size, lab.latent_dim = epochs, 16, 8
+lab.device, lab.image_range = torch.device("cpu"), (0, 1)
+torch.set_num_threads(1)
+if sys.argv[2] == "kill":
+    run(out / "alone", False, InMemoryLoader)
+    run(out / "killed", False, KilledHalfway)
+run(out / "killed", True, InMemoryLoader)
+"""
+
+
+def check_resume(lab, networks, call, folder):
+    """Train alone, and again up to a `kill -9` in epoch 3; resume, and compare weights, history and random numbers.
+
+    networks  code: the networks by name, such as "vae=lab.VAE((784, 20, 4))"
+    call      code: the call of the lab's `fit`, with `training`, `train` and `test` and the networks, for `epochs` epochs
+    """
+    script = RESUME_SCRIPT.format(tests=str(PROJECT_ROOT / "tests"), lab=lab, networks=networks, call=call)
+    killed = command("python", "-c", script, folder, "kill")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert read_checkpoint(folder / "killed/resumed.state")[0]["epoch"] == 2
+    resumed = command("python", "-c", script, folder, "resume")
+    assert resumed.returncode == 0 and "going on after epoch 2" in resumed.stdout, resumed.stderr[-2000:]
+    expected, found = (read_checkpoint(folder / name / "end.safetensors") for name in ("alone", "killed"))
+    assert found[0] == expected[0] and all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
