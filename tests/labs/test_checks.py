@@ -63,7 +63,8 @@ def fresh():
 @each_lab
 def test_a_lab_has_the_checks_that_its_notebook_calls(lab):
     assert lab in NOTEBOOK, f"labutils/checks/{lab}.py belongs to no notebook"
-    called = {name for cell in code_cells(NOTEBOOK[lab]) for name in re.findall(r"^checks\.check_(\w+)\(", cell.source, re.M)}
+    source = "\n".join(cell.source for cell in code_cells(NOTEBOOK[lab]))
+    called = set(re.findall(r"^checks\.check_(\w+)\(", source, re.MULTILINE))
     assert {name for of, name in CHECKS if of == lab} == called
 
 
@@ -71,7 +72,7 @@ def test_a_lab_has_the_checks_that_its_notebook_calls(lab):
 def test_every_check_of_a_lab_has_answers_to_try_it_with(lab):
     own = {name for of, name in CHECKS if of == lab}
     assert own and set(ANSWERS[lab]) <= own
-    assert [name for name in own if not answers_of(lab, name, "right")] == [], "beside the solution, one more right answer"
+    assert [name for name in own if not answers_of(lab, name, "right")] == [], "a right answer besides the solution"
     assert [name for name in own if not answers_of(lab, name, "wrong") and not CHECKS[lab, name].misconceptions] == []
 
 
@@ -139,7 +140,8 @@ def test_jupyter_shows_the_message_and_no_traceback():
 
 def test_the_checks_give_nothing_away():
     """No message contains code of an answer."""
-    messages = [message for path in FILES for message in re.findall(r'"([A-Z][^"]{30,})"', path.read_text().split('"""', 2)[2])]
+    sources = [path.read_text().split('"""', 2)[2] for path in FILES]
+    messages = re.findall(r'"([A-Z][^"]{30,})"', "\n".join(sources))
     assert messages
     for message in messages:
         assert not re.search(r"\.detach\(\)|\.clamp_?\(|\.clone\(|create_graph=|sum\(dim=", message), message
