@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from labutils.checkpoints import read_checkpoint
 from labutils.data import SOURCES
 from labutils.paths import PROJECT_ROOT
 
