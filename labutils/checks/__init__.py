@@ -11,7 +11,7 @@ Most checks are comparisons: the function gives the right value, and a list of m
 function of the same arguments with its two hints. Other checks watch what an answer does.
 """
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 
 import torch
@@ -60,16 +60,18 @@ class Check:
 class Comparison(Check):
     """A check that compares an answer with the value of a function, the right one; see `comparison`."""
 
-    def __init__(self, right, cases, tolerance=1e-4, call=None, before=(), after=(), also=None):
+    def __init__(self, right, cases, tolerance=1e-4, call=None, before=(), after=(), also=None,
+                 errors=((), "", "")):
         super().__init__(right)
         self.right, self.cases, self.tolerance, self.also = right, cases, tolerance, also
         self.call = call or (lambda function, *arguments: function(*arguments))
-        self.before, self.after = before, after
+        self.before, self.after, self.errors = before, after, errors
 
     def judge(self, answer):
         for arguments in self.cases():
             used = deepcopy(arguments)
-            given = self.call(answer, *used)
+            with refusing(*self.errors):
+                given = self.call(answer, *used)
             for condition, *hints in self.before:
                 require(condition(given, used, arguments), *hints)
             right = self.call(self.right, *deepcopy(arguments))
@@ -97,6 +99,7 @@ def comparison(cases, **options):
     call        call(function, *arguments) -> value, where the value takes more than a plain call
     before, after   conditions (holds, hint, stronger hint) to require before and after the values are compared;
                 holds(given, arguments after the call, arguments before the call)
+    errors      (kind of error, hint, stronger hint) as for `refusing`
     also        function of the answer that refuses what remains to be refused
     """
     return lambda right: Comparison(right, cases, **options)
@@ -126,6 +129,17 @@ def require(condition, hint, stronger):
 def require_graph(given):
     """Refuse a loss that has the right value and cannot be trained with."""
     require(has_graph[0](given), *has_graph[1:])
+
+
+@contextmanager
+def refusing(errors, hint, stronger):
+    """Refuse an answer that raises such an error; the hint has the first line of its message in place of {}."""
+    try:
+        yield
+    except NotImplementedError:     # of an exercise that is not solved yet
+        raise
+    except errors as error:
+        raise WrongAnswer(hint.format(str(error).splitlines()[0]), stronger) from error
 
 
 def compare(given, right, mistakes=(), *, tolerance=1e-4):

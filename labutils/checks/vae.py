@@ -143,7 +143,8 @@ def check_sample_codes(answer):
     require((z[:, 0].abs() < 1).double().mean() < 0.02, "Many codes lie where no picture has its code.",
             "The mixture of Gaussians is not the Gaussian with the mean and the variance of them all.")
     require((right_side != (z[:, 1] > 0)).double().mean() > 0.99,
-            "The latents of one code come from different pictures.", "First choose the picture, then draw all its latents.")
+            "The latents of one code come from different pictures.",
+            "First choose the picture, then draw all its latents.")
     require(abs(right_side.double().mean() - 1 / 3) < 0.05, "The pictures are not chosen equally often.",
             "Every picture counts 1/N. A third of these has its code on the right.")
     widths = torch.stack([z[~right_side].std(0), z[right_side].std(0)])     # a row for each side
