@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from labutils.checkpoints import read_checkpoint
@@ -26,6 +27,11 @@ RUNNING = set()     # processes of the tests
 
 needs_mnist = pytest.mark.skipif(SOURCES["mnist"].find() is None,
                                  reason="the real MNIST is not here: set LABS_DATA_DIR")
+
+
+# settings of hypothesis; its fixtures are the test's, which serve all examples
+quick = settings(max_examples=60, deadline=None, derandomize=True,
+                 suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Boobytrap:

@@ -103,9 +103,10 @@ class DownloadedSource(Source):
         except (OSError, RuntimeError, ImportError) as error:
             if copy_of:
                 raise DatasetError(f"{copy_of} cannot be copied to {folder} ({error})") from error
-            raise DatasetError(f"the data set {self.name!r} is neither in {' nor in '.join(map(str, roots))} nor can "
-                               f'it be downloaded ({error}); take dataset="{self.instead}", which comes with the project, '
-                               f"or put the files into {folder}") from error
+            looked_in = " nor in ".join(map(str, roots))
+            raise DatasetError(f"the data set {self.name!r} is neither in {looked_in} nor can it be downloaded "
+                               f'({error}); take dataset="{self.instead}", which comes with the project, or put the '
+                               f"files into {folder}") from error
         return folder
 
     def fill(self, root, copy_of):

@@ -1,19 +1,28 @@
+"""The data sets and their loaders: what they hold, how files are found, verified and downloaded, and bad input."""
+
 import gzip
 import hashlib
-import http.server
+import io
 import multiprocessing
+import pickle
 import shutil
 import struct
-import threading
 import time
+import zlib
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import needs_mnist
+from helpers import idx, needs_mnist, quick, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.datasets import MNIST, CelebA
 
-from labutils import DatasetError, data, get_loaders
-from labutils.data import FILES, IdxSource, any_answers, find_idx, load_dataset, read_idx
+from labutils import DatasetError, get_loaders
+from labutils.data import SOURCES, load_dataset, pictures, source
+from labutils.data.idx import FILES
 
 # ---------------------------------------------------------------------------------------- loaders
 
@@ -47,7 +56,7 @@ def test_each_pass_has_all_images_once_in_a_new_order():
 
 @pytest.mark.parametrize("piece", [1, 784 * 70, 784 * 96, 2**18])
 def test_batches_do_not_depend_on_how_many_are_made_at_one_time(monkeypatch, piece):
-    monkeypatch.setattr("labutils.data.PIECE", piece)
+    monkeypatch.setattr("labutils.data.loader.PIECE", piece)
     for loader in get_loaders("digits", batch_size=32, limit=200):
         order = torch.randperm(200, generator=torch.Generator().manual_seed(0)) if loader.shuffle else torch.arange(200)
         batches = list(loader)
@@ -66,42 +75,40 @@ def test_labels_stay_with_their_images():
 
 def test_the_order_depends_on_the_seed_alone():
     def labels(seed):
-        torch.rand(17)      # what else is drawn must not matter
+        torch.rand(17)      # other random numbers must not matter
         return torch.cat([labels for _, labels in get_loaders("digits", 64, limit=300, seed=seed)[0]])
     assert torch.equal(labels(1), labels(1))
     assert not torch.equal(labels(1), labels(2))
 
 
 def test_limit_takes_the_first_images_of_both_sets():
-    whole, small = get_loaders("digits"), get_loaders("digits", limit=20)
-    for all_images, some in zip(whole, small):
-        assert some.n_images == 20 and torch.equal(all_images.images[:20], some.images)
+    for all_images, limited in zip(get_loaders("digits"), get_loaders("digits", limit=20)):
+        assert limited.n_images == 20 and torch.equal(all_images.images[:20], limited.images)
     assert get_loaders("digits", limit=10**6)[1].n_images == 297
 
 
-@pytest.mark.parametrize("arguments, parts", [
-    ({"name": "mnits"}, ["'mnits'", "mnist", "digits"]),
-    ({"name": None}, ["None", "digits"]),
-    ({"batch_size": 0}, ["batch_size=0"]),
-    ({"batch_size": 2.0}, ["batch_size=2.0"]),
-    ({"batch_size": None}, ["batch_size=None"]),
-    ({"limit": 0}, ["limit=0", "None"]),
-    ({"limit": -5}, ["limit=-5", "None"]),
-    ({"limit": True}, ["limit=True"]),
-    ({"image_range": (1, 0)}, ["image_range=(1, 0)", "low < high"]),
-    ({"image_range": (0, 1, 2)}, ["image_range=(0, 1, 2)"]),
-    ({"image_shape": (1, 32, 32)}, ["dataset='digits'", "(1, 28, 28)", "(1, 32, 32)"]),
+@pytest.mark.parametrize("name, value, parts", [
+    *[("name", value, [f"data set {value!r}", "mnist", "digits", "folder:PATH"])
+      for value in ("mnits", "", None, 5, ["mnist"], "folder:")],
+    *[("batch_size", value, ["at least 1"]) for value in (0, -3, 2.0, 2.5, "64", None, True)],
+    *[("limit", value, ["None for all images"]) for value in (0, -5, True, "all", float("nan"))],
+    *[("image_range", value, ["(0, 1)", "low < high"])
+      for value in (None, 5, "01", (1, 0), (0, 0), (0, 1, 2), (0, float("inf")), (float("nan"), 1), ("a", "b"))],
+    *[("device", value, ['device="auto"']) for value in ("gpu", "meta", None)],
+    *[("seed", value, ["whole number"]) for value in ("0", 1.5, None, -1, 2**70)],
+    *[("image_shape", value, ["dataset='digits'", "(1, 28, 28)", str(value)])
+      for value in ((1, 32, 32), (3, 28, 28), 784)],
 ])
-def test_a_bad_argument_is_named(arguments, parts):
+def test_a_bad_argument_is_named(name, value, parts):
     with pytest.raises(ValueError) as error:
-        get_loaders(**{"name": "digits", **arguments})
-    assert all(part in str(error.value) for part in parts), str(error.value)
+        get_loaders(**{"name": "digits", name: value})
+    expected = parts if name in ("name", "image_shape") else [f"{name}={value!r}", *parts]
+    assert all(part in str(error.value) for part in expected) and "\n" not in str(error.value), str(error.value)
 
 
-# -------------------------------------------------------------------------------- bundled digits
+# -------------------------------------------------------------------------------- bundled pictures
 
 def test_digits_are_those_of_scikit_learn_in_the_format_of_mnist():
-    import cv2
     from sklearn.datasets import load_digits
     images, labels, test_images, test_labels = load_dataset("digits")
     assert images.shape == (6000, 1, 28, 28) and test_images.shape == (297, 1, 28, 28)
@@ -124,160 +131,140 @@ def test_variants_differ_from_their_originals_and_from_each_other():
         assert distance.mean() < 40     # two different digits are about 60 apart
 
 
+def test_faces_are_those_of_scikit_image_split_by_seed():
+    from skimage.data import lfw_subset
+    images, labels, test_images, test_labels = load_dataset("faces")
+    assert images.shape == (80, 1, 32, 32) and test_images.shape == (20, 1, 32, 32) and images.dtype == torch.uint8
+    assert not labels.any() and labels.shape == (80,) and test_labels.shape == (20,)
+    small = [cv2.resize(face[0], (25, 25), interpolation=cv2.INTER_AREA).ravel()
+             for face in torch.cat([images, test_images]).numpy()]
+    near = np.corrcoef(small, lfw_subset()[:100].reshape(100, -1))[:100, 100:]
+    assert near.max(axis=1).min() > 0.95
+    assert sorted(near.argmax(axis=1)) == list(range(100)), "each face once, none of the background"
+    assert (near.argmax(axis=1) != np.arange(100)).any(), "the order is drawn"
+
+
 # ------------------------------------------------------------------------- files like those of MNIST
 
-def idx_bytes(array):
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """A data set of 6 and 4 pictures that passes for MNIST: (root, its folder, contents by file)."""
-    rng = np.random.default_rng(0)
-    arrays = [rng.integers(0, 256, (6, 28, 28), np.uint8), np.arange(6, dtype=np.uint8),
-              rng.integers(0, 256, (4, 28, 28), np.uint8), np.arange(4, dtype=np.uint8)]
-    contents = {file: idx_bytes(array) for file, array in zip(FILES, arrays)}
-    sums = tuple(hashlib.md5(content).hexdigest() for content in contents.values())
-    monkeypatch.setitem(data.IDX_SOURCES, "mnist", IdxSource("MNIST", sums))
-    monkeypatch.setattr(data, "PROJECT_ROOT", tmp_path / "project")
-    monkeypatch.delenv("LABS_DATA_DIR", raising=False)
-    folder = tmp_path / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for file, content in contents.items():
-        (folder / file).write_bytes(content)
-    return tmp_path, folder, contents
-
-
-def pack(path):
-    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+def compress(path):
+    """Replace a file by its gzipped form; return the new path."""
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
+    return packed
 
 
-def test_raw_and_gzipped_files_give_the_same(tiny):
-    root, folder, contents = tiny
-    raw = load_dataset("mnist", root)
-    pack(folder / FILES[0])
-    pack(folder / FILES[3])
-    for a, b in zip(raw, load_dataset("mnist", root)):
+def test_raw_and_gzipped_files_give_the_same(tiny, tmp_path):
+    folder, contents = tiny
+    raw = load_dataset("mnist", tmp_path)
+    compress(folder / FILES[0])
+    compress(folder / FILES[3])
+    for a, b in zip(raw, load_dataset("mnist", tmp_path)):
         assert torch.equal(a, b)
     assert raw[0].shape == (6, 1, 28, 28) and raw[1].tolist() == list(range(6))
     assert raw[0].numpy().tobytes() == contents[FILES[0]][16:]
 
 
-def test_search_order(tiny, tmp_path, monkeypatch):
-    root, folder, _ = tiny
-    assert find_idx("mnist", root) == folder
-    monkeypatch.setenv("LABS_DATA_DIR", str(root))
-    assert find_idx("mnist", tmp_path / "empty") == folder
+def test_search_order(tiny, no_data, tmp_path, monkeypatch):
+    folder, mnist = tiny[0], SOURCES["mnist"]
+    assert mnist.find(tmp_path) == folder
+    monkeypatch.setenv("LABS_DATA_DIR", str(tmp_path))
+    assert mnist.find(tmp_path / "empty") == folder
     monkeypatch.setenv("LABS_DATA_DIR", "")
-    assert find_idx("mnist") is None
-    shutil.copytree(root / "MNIST", data.PROJECT_ROOT / "data" / "MNIST")
-    assert find_idx("mnist") == data.PROJECT_ROOT / "data" / "MNIST" / "raw"
+    assert mnist.find() is None
+    shutil.copytree(tmp_path / "MNIST", no_data / "data" / "MNIST")
+    assert mnist.find() == no_data / "data" / "MNIST" / "raw"
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("gzipped", [False, True])
 @pytest.mark.parametrize("how", ["truncated", "altered", "empty", "header"])
-def test_a_damaged_file_is_named_with_the_way_out(tiny, packed, how):
-    root, folder, contents = tiny
+def test_a_damaged_file_is_named_with_the_way_out(tiny, tmp_path, gzipped, how):
+    folder, contents = tiny
     path, content = folder / FILES[2], bytearray(contents[FILES[2]])
     if how == "altered":
         content[500] ^= 1
     path.write_bytes({"truncated": content[:-1], "empty": b"", "header": content[:6]}.get(how, content))
-    if packed:
-        pack(path)
-        path = path.with_name(f"{path.name}.gz")
+    if gzipped:
+        path = compress(path)
     with pytest.raises(DatasetError) as error:
-        get_loaders("mnist", data_dir=root)
+        get_loaders("mnist", data_dir=tmp_path)
     assert str(path) in str(error.value) and 'dataset="digits"' in str(error.value)
 
 
-def test_a_truncated_archive_is_named(tiny):
-    root, folder, _ = tiny
-    pack(folder / FILES[0])
-    path = folder / f"{FILES[0]}.gz"
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DatasetError, match="cannot be read"):
-        load_dataset("mnist", root)
-
-
-def test_kmnist_is_verified_packed_and_by_its_length_unpacked(tiny, monkeypatch):
-    root, folder, _ = tiny
+def test_kmnist_is_verified_gzipped_and_by_its_length_unpacked(tiny, tmp_path, monkeypatch):
     from torchvision.datasets import KMNIST
-    shutil.move(root / "MNIST", root / "KMNIST")
-    folder = root / "KMNIST" / "raw"
-    assert load_dataset("kmnist", root)[0].shape == (6, 1, 28, 28)
+    shutil.move(tmp_path / "MNIST", tmp_path / "KMNIST")
+    folder, kmnist = tmp_path / "KMNIST" / "raw", SOURCES["kmnist"]
+    assert load_dataset("kmnist", tmp_path)[0].shape == (6, 1, 28, 28)
     (folder / FILES[1]).write_bytes((folder / FILES[1]).read_bytes()[:-1])
     with pytest.raises(DatasetError, match="truncated"):
-        load_dataset("kmnist", root)
-    pack(folder / FILES[0])
+        load_dataset("kmnist", tmp_path)
+    packed = compress(folder / FILES[0])
     with pytest.raises(DatasetError, match=f"{FILES[0]}.gz is truncated or altered"):
-        read_idx(folder, "kmnist", FILES[0])
-    packed = hashlib.md5((folder / f"{FILES[0]}.gz").read_bytes()).hexdigest()
-    monkeypatch.setattr(KMNIST, "resources", [(f"{FILES[0]}.gz", packed)])
-    assert read_idx(folder, "kmnist", FILES[0]).shape == (6, 28, 28)
+        kmnist.read_file(folder, FILES[0])
+    monkeypatch.setattr(KMNIST, "resources", [(packed.name, hashlib.md5(packed.read_bytes()).hexdigest())])
+    assert kmnist.read_file(folder, FILES[0]).shape == (6, 28, 28)
 
 
-# --------------------------------------------------------------------------------------- download
+@pytest.mark.parametrize("content", [
+    b"", b"\0", b"\0\0\x08\x03", idx((2,), b"12"), idx((1, 2, 2), b"123"), idx((1, 2, 2), b"12345"), b"<html></html>",
+    idx((1, 2, 2), b"1234", kind=13), idx((2**32 - 1, 2**32 - 1, 2**32 - 1)), idx((2**31, 2**31, 4)),
+], ids=lambda content: repr(content[:20]))
+@pytest.mark.parametrize("name, ending", [("mnist", ""), ("kmnist", ""), ("mnist", ".gz"), ("kmnist", ".gz")])
+def test_a_file_that_is_no_idx_file_is_named(tmp_path, name, ending, content):
+    path = tmp_path / f"{FILES[0]}{ending}"
+    path.write_bytes(gzip.compress(content) if ending else content)
+    with pytest.raises(DatasetError) as error:
+        SOURCES[name].read_file(tmp_path, FILES[0])
+    message = str(error.value)
+    assert str(path) in message and "delete it and run again" in message and "\n" not in message
 
-def test_without_a_network_the_answer_comes_soon_and_names_the_bundled_set(tiny, monkeypatch):
-    root, folder, _ = tiny
-    (folder / FILES[0]).unlink()
-    from torchvision.datasets import MNIST
+
+@quick
+@given(content=st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(lambda rest: b"\0\0\x08\x03" + rest),
+                         st.binary(max_size=60).map(lambda rest: b"\x1f\x8b\x08" + bytes(7) + rest),
+                         st.binary(max_size=60).map(lambda rest: gzip.compress(rest)[:-1])),
+       name=st.sampled_from(["mnist", "fashion", "kmnist"]), ending=st.sampled_from(["", ".gz"]))
+def test_random_bytes_are_an_idx_file_or_a_named_error(tmp_path, content, name, ending):
+    path = tmp_path / f"{FILES[0]}{ending}"
+    path.write_bytes(content)
+    try:
+        images = SOURCES[name].read_file(tmp_path, FILES[0])
+    except DatasetError as error:
+        assert str(path) in str(error)
+    else:
+        assert name == "kmnist" and not ending and content[16:] == images.tobytes()
+    finally:
+        path.unlink()
+
+
+# ---------------------------------------------------------------------------------------- downloads
+
+def test_without_network_the_error_names_the_places_and_the_bundled_digits(tiny, tmp_path, monkeypatch):
+    (tiny[0] / FILES[0]).unlink()
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])      # nothing listens there
     start = time.monotonic()
     with pytest.raises(DatasetError) as error:
-        get_loaders("mnist", data_dir=root)
+        get_loaders("mnist", data_dir=tmp_path)
     assert time.monotonic() - start < 30
-    for part in ("'mnist'", str(root), 'dataset="digits"', "no server answers"):
+    for part in ("'mnist'", str(tmp_path), 'dataset="digits"', "no server answers"):
         assert part in str(error.value)
 
 
 def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(data, "knock", lambda url, answers: time.sleep(60))
+    monkeypatch.setattr(source, "knock", lambda url, answers: time.sleep(60))
     start = time.monotonic()
-    assert not any_answers(["http://a/", "http://b/"], seconds=0.5)
+    assert not source.any_answers(["http://a/", "http://b/"], seconds=0.5)
     assert time.monotonic() - start < 5
 
 
-@pytest.fixture
-def mirror(tiny, tmp_path, monkeypatch):
-    """A server on loopback with the tiny set; torchvision's MNIST asks it. Returns its log of paths."""
-    root, folder, contents = tiny
-    site = tmp_path / "site"
-    site.mkdir()
-    resources, log = [], []
-    for file, content in contents.items():
-        packed = gzip.compress(content, mtime=0)
-        (site / f"{file}.gz").write_bytes(packed)
-        resources.append((f"{file}.gz", hashlib.md5(packed).hexdigest()))
-    shutil.rmtree(root / "MNIST")
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(site))
-
-        def log_message(self, *_):
-            pass
-
-        def do_GET(self):
-            log.append(self.path)
-            super().do_GET()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    from torchvision.datasets import MNIST
-    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-    monkeypatch.setattr(MNIST, "resources", resources)
-    yield root, site, log
-    server.shutdown()
-
-
-def test_torchvision_downloads_and_verifies(mirror):
+def test_torchvision_downloads_and_verifies_once(mirror):
     root, _, log = mirror
     images = load_dataset("mnist", root)[0]
     assert images.shape == (6, 1, 28, 28) and len(set(log)) == 4
-    asked = len(log)
+    n_requests = len(log)
     load_dataset("mnist", root)
-    assert len(log) == asked, "a set that lies there is not fetched again"
+    assert len(log) == n_requests
 
 
 def load_in_process(root, queue, start):
@@ -288,7 +275,7 @@ def load_in_process(root, queue, start):
 
 
 @pytest.mark.parametrize("n", [2, 8])
-def test_processes_prepare_one_set_at_once(mirror, n):
+def test_processes_download_one_set_at_once(mirror, n):
     root, _, log = mirror
     context = multiprocessing.get_context("fork")       # the children see the patched classes
     queue = context.Queue()
@@ -301,7 +288,7 @@ def test_processes_prepare_one_set_at_once(mirror, n):
         process.join(60)
         assert process.exitcode == 0
     assert {log.count(path) for path in log} == {2}, "torchvision asks twice for a file; only one process does"
-    assert sorted(p.name for p in root.iterdir() if p.name.startswith(".down")) == []
+    assert sorted(path.name for path in root.iterdir() if path.name.startswith(".down")) == []
 
 
 def test_a_download_that_breaks_off_leaves_nothing_half_written(mirror):
@@ -310,8 +297,8 @@ def test_a_download_that_breaks_off_leaves_nothing_half_written(mirror):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DatasetError, match='dataset="digits"'):
         load_dataset("mnist", root)
-    assert find_idx("mnist", root) is None
-    assert [p.name for p in root.iterdir() if p.name not in ("site", ".MNIST.lock")] == []
+    assert SOURCES["mnist"].find(root) is None
+    assert [path.name for path in root.iterdir() if path.name not in ("site", ".mnist.lock")] == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(mirror):
@@ -338,65 +325,37 @@ def test_mnist_is_whole():
 
 @needs_mnist
 @pytest.mark.parametrize("how", ["truncated", "altered"])
-def test_a_damaged_copy_of_mnist_is_noticed(tmp_path, monkeypatch, how):
-    source, folder = find_idx("mnist"), tmp_path / "MNIST" / "raw"
-    shutil.copytree(source, folder)
-    for file in FILES[2:3]:
-        path = data.idx_path(folder, file)
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        path.unlink()
-        content = content[:-100] if how == "truncated" else content[:-1] + bytes([content[-1] ^ 255])
-        (folder / file).write_bytes(content)
+def test_a_damaged_copy_of_mnist_is_noticed(tmp_path, how):
+    folder = tmp_path / "MNIST" / "raw"
+    shutil.copytree(SOURCES["mnist"].find(), folder)
+    path = SOURCES["mnist"].path(folder, FILES[2])
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    path.unlink()
+    content = content[:-100] if how == "truncated" else content[:-1] + bytes([content[-1] ^ 255])
+    (folder / FILES[2]).write_bytes(content)
     with pytest.raises(DatasetError, match=f"{FILES[2]} is truncated or altered"):
         get_loaders("mnist", data_dir=tmp_path)
 
 
-# ------------------------------------------------------------------------------------------- faces
-
-def test_faces_are_those_of_scikit_image_split_by_seed():
-    import cv2
-    from skimage.data import lfw_subset
-    images, labels, test_images, test_labels = load_dataset("faces")
-    assert images.shape == (80, 1, 32, 32) and test_images.shape == (20, 1, 32, 32) and images.dtype == torch.uint8
-    assert not labels.any() and labels.shape == (80,) and test_labels.shape == (20,)
-    small = [cv2.resize(face[0], (25, 25), interpolation=cv2.INTER_AREA).ravel() for face in torch.cat([images, test_images]).numpy()]
-    near = np.corrcoef(small, lfw_subset()[:100].reshape(100, -1))[:100, 100:]
-    assert near.max(axis=1).min() > 0.95
-    assert sorted(near.argmax(axis=1)) == list(range(100)), "each face once, none of the background"
-    assert (near.argmax(axis=1) != np.arange(100)).any(), "the order is drawn"
-
-
-def test_faces_are_served_like_the_other_sets():
-    train, test = get_loaders("faces", 16, limit=30)
-    assert [len(labels) for _, labels in train] == [16, 14] and test.n_images == 20
-    images, _ = next(iter(train))
-    assert images.shape == (16, 1, 32, 32) and 0 <= images.min() < images.max() <= 1
-
-
 # ------------------------------------------------------------------------------ folders of pictures
-
-def write_picture(path, array):
-    from PIL import Image
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-
 
 @pytest.fixture
 def album(tmp_path):
-    """A folder with 20 grey pictures of mixed sizes; picture i has the grey value 10 i."""
+    """A folder with 20 grey pictures of different sizes; picture i has the grey value 10 i."""
     for i in range(20):
         write_picture(tmp_path / "album" / f"{i:02d}.png", np.full((20 + 7 * i, 90 - i), 10 * i, np.uint8))
     return tmp_path / "album"
 
 
-def values(images):
+def numbers(images):
+    """The numbers of pictures of the album, from their grey values."""
     return (images[:, 0, 32, 32] // 10).tolist()
 
 
 def test_every_tenth_file_of_a_folder_is_for_the_test(album):
     images, labels, test_images, _ = load_dataset(f"folder:{album}")
     assert images.shape == (18, 1, 64, 64) and test_images.shape == (2, 1, 64, 64)
-    assert values(test_images) == [0, 10] and values(images) == [*range(1, 10), *range(11, 20)]
+    assert numbers(test_images) == [0, 10] and numbers(images) == [*range(1, 10), *range(11, 20)]
     assert not labels.any() and labels.dtype == torch.int64
 
 
@@ -404,7 +363,7 @@ def test_subfolders_belong_to_a_folder_and_other_files_do_not(album):
     write_picture(album / "z" / "20.JPG", np.full((8, 8), 200, np.uint8))
     (album / "notes.txt").write_text("no picture")
     images, _, test_images, _ = load_dataset(f"folder:{album}")
-    assert len(images) == 18 and values(test_images) == [0, 10, 20]
+    assert len(images) == 18 and numbers(test_images) == [0, 10, 20]
 
 
 def test_one_picture_in_colour_makes_a_folder_rgb(album):
@@ -419,7 +378,6 @@ def test_one_picture_in_colour_makes_a_folder_rgb(album):
 @pytest.mark.parametrize("mode, grey", [("1", True), ("L", True), ("LA", True), ("P", False), ("RGBA", False),
                                         ("CMYK", False), ("I;16", True)])
 def test_modes_of_pictures(tmp_path, mode, grey):
-    from PIL import Image
     array = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (70, 1))
     picture = Image.fromarray(array.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(array)
     if mode not in ("L", "I;16"):
@@ -443,7 +401,6 @@ def test_the_middle_of_a_picture_is_kept(tmp_path):
 
 
 def test_a_photograph_is_turned_upright(tmp_path):
-    from PIL import Image
     picture = Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 40)[:, None].repeat(80, axis=1))
     exif = Image.Exif()
     exif[0x0112] = 3        # turned by 180 degrees
@@ -451,16 +408,6 @@ def test_a_photograph_is_turned_upright(tmp_path):
         picture.save(tmp_path / f"{name}.png", exif=exif)
     image = load_dataset(f"folder:{tmp_path}")[0][0, 0]
     assert image[5, 32] == 255 and image[-5, 32] == 0
-
-
-def test_unreadable_files_are_counted_named_and_skipped(album, capsys):
-    (album / "03.png").write_bytes(b"no picture at all")
-    (album / "04.png").write_bytes(b"")
-    whole = (album / "05.png").read_bytes()
-    (album / "05.png").write_bytes(whole[:len(whole) // 2])
-    images, _, test_images, _ = load_dataset(f"folder:{album}")
-    assert len(images) + len(test_images) == 17
-    assert "3 file(s) skipped" in (said := capsys.readouterr().out) and "03.png, 04.png, 05.png" in said
 
 
 @pytest.mark.parametrize("prepare, parts", [
@@ -477,45 +424,85 @@ def test_a_folder_without_pictures_is_named(tmp_path, prepare, parts, capsys):
     assert all(part in str(error.value) for part in [str(folder), *parts])
 
 
-def test_limit_spares_the_reading_of_files(album, monkeypatch):
+def test_limit_saves_the_reading_of_files(album, monkeypatch):
     read = []
-    original = data.read_picture
-    monkeypatch.setattr(data, "read_picture", lambda path: read.append(path) or original(path))
+    original = pictures.read_picture
+    monkeypatch.setattr(pictures, "read_picture", lambda path: read.append(path) or original(path))
     train, test = get_loaders(f"folder:{album}", limit=9)
-    assert len(read) == 11 and values(train.images) == list(range(1, 10)) and values(test.images) == [0, 10]
+    assert len(read) == 11 and numbers(train.images) == list(range(1, 10)) and numbers(test.images) == [0, 10]
     read.clear()
     assert get_loaders(f"folder:{album}", limit=1)[0].n_images == 1 and len(read) == 2
 
 
+def test_unreadable_files_are_counted_named_and_skipped(album, capsys):
+    for name in ("03.png", "04.png", "05.png"):
+        (album / name).write_bytes(b"no picture at all")
+    images, _, test_images, _ = load_dataset(f"folder:{album}")
+    assert len(images) + len(test_images) == 17
+    assert "3 file(s) skipped" in (printed := capsys.readouterr().out) and "03.png, 04.png, 05.png" in printed
+
+
+def png(shape=(20, 20)):
+    return cv2.imencode(".png", np.full(shape, 7, np.uint8))[1].tobytes()
+
+
+def png_that_claims(width, height):
+    """A PNG file whose header claims a size, with a correct checksum, and no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return start + struct.pack(">I", 10) + b"IDAT"
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"no picture", png()[:len(png()) // 2], png()[:30], pickle.dumps([1]), b"GIF89a", b"BM" + bytes(60),
+    *(png_that_claims(side, side) for side in (2**31 - 1, 0, 200, 20_000)),
+], ids=lambda content: repr(content[:12]))
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".webp", ".ppm"])
+def test_files_that_are_no_pictures_are_skipped_by_name(tmp_path, capsys, content, ending):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png())
+    (tmp_path / f"bad{ending}").write_bytes(content)
+    assert len(load_dataset(f"folder:{tmp_path}")[0]) == 1
+    assert f"1 file(s) skipped that cannot be read as pictures: bad{ending}" in capsys.readouterr().out
+
+
+def whole_pictures():
+    """Undamaged pictures in several formats, by their ending."""
+    found, picture = {}, Image.fromarray(np.arange(300).astype(np.uint8).reshape(10, 10, 3))
+    turned = Image.Exif()
+    turned[0x0112], turned[0x8298] = 6, "nobody"       # orientation, copyright
+    for form in ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM"):
+        file = io.BytesIO()
+        picture.save(file, form, exif=turned)
+        found[form.lower()] = file.getvalue()
+    return found
+
+
+WHOLE = whole_pictures()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(quick, max_examples=300)
+@given(ending=st.sampled_from(sorted(WHOLE)), where=st.floats(0, 1), patch=st.binary(min_size=1, max_size=8),
+       cut=st.booleans())
+def test_a_picture_that_is_altered_anywhere_is_read_or_skipped(tmp_path, ending, where, patch, cut):
+    content = WHOLE[ending]
+    start = int(where * len(content))
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(content[:start] if cut else content[:start] + patch + content[start + len(patch):])
+    picture = pictures.read_picture(path)
+    assert picture is None or (picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3)
+
+
 # ------------------------------------------------------------------------------------------ CelebA
-
-@pytest.fixture
-def celeba(tmp_path, monkeypatch):
-    """Nine pictures in CelebA's layout, read by torchvision's own class with its checksums put aside."""
-    from torchvision.datasets import CelebA
-    monkeypatch.setattr(CelebA, "file_list", [(id_, None, name) for id_, _, name in CelebA.file_list])
-    monkeypatch.setattr(data, "PROJECT_ROOT", tmp_path / "project")
-    monkeypatch.delenv("LABS_DATA_DIR", raising=False)
-    folder = tmp_path / "celeba"
-    names = [f"{i:06d}.jpg" for i in range(1, 10)]
-    for i, name in enumerate(names):
-        write_picture(folder / "img_align_celeba" / name, np.full((218, 178, 3), (20 * i, 100, 200), np.uint8))
-    split = [0, 0, 0, 0, 0, 1, 2, 2, 2]
-    (folder / "list_eval_partition.txt").write_text("".join(f"{n} {s}\n" for n, s in zip(names, split)))
-    (folder / "identity_CelebA.txt").write_text("".join(f"{n} 1\n" for n in names))
-    for file, columns in (("list_bbox_celeba", 4), ("list_landmarks_align_celeba", 10), ("list_attr_celeba", 40)):
-        header = " ".join(f"column_{c}" for c in range(columns))
-        rows = [" ".join([n, *("1" if (i + c) % 2 else "-1" for c in range(columns))]) for i, n in enumerate(names)]
-        (folder / f"{file}.txt").write_text("\n".join(["9", header, *rows]) + "\n")
-    return tmp_path
-
 
 def test_celeba_through_torchvision_with_its_attributes(celeba):
     images, labels, test_images, test_labels = load_dataset("celeba", celeba)
     assert images.shape == (5, 3, 64, 64) and test_images.shape == (3, 3, 64, 64)
     assert labels.shape == (5, 40) and test_labels.shape == (3, 40) and labels.dtype == torch.int64
     assert labels[:, 0].tolist() == [0, 1, 0, 1, 0] and test_labels[0, :4].tolist() == [0, 1, 0, 1]
-    assert (images[:, :, 32, 32].long() - torch.tensor([[20 * i, 100, 200] for i in range(5)])).abs().max() <= 6   # JPEG
+    colours = torch.tensor([[20 * i, 100, 200] for i in range(5)])
+    assert (images[:, :, 32, 32].long() - colours).abs().max() <= 6     # JPEG
     train, test = get_loaders("celeba", 2, data_dir=celeba, limit=3)
     assert [labels.shape for _, labels in train] == [(2, 40), (1, 40)] and test.n_images == 3
 
@@ -526,15 +513,13 @@ def test_a_damaged_celeba_is_named(celeba):
         load_dataset("celeba", celeba)
 
 
-def test_without_celeba_and_a_network_the_bundled_faces_are_named(celeba, monkeypatch):
-    monkeypatch.setattr(data, "any_answers", lambda urls: False)
+def test_without_celeba_and_a_network_the_bundled_faces_are_named(celeba, offline):
     with pytest.raises(DatasetError, match='no server answers.*dataset="faces"'):
         load_dataset("celeba", celeba / "elsewhere")
 
 
-def test_celeba_is_downloaded_whole_or_not_at_all(celeba, monkeypatch):
-    from torchvision.datasets import CelebA
-    monkeypatch.setattr(data, "any_answers", lambda urls: True)
+def test_celeba_is_downloaded_completely_or_not_at_all(celeba, monkeypatch):
+    monkeypatch.setattr(source, "any_answers", lambda urls: True)
 
     def broken(self):
         shutil.copytree(celeba / "celeba", f"{self.root}/celeba")
