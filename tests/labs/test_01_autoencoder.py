@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import definitions
+from helpers import check_resume, definitions
 from scipy import linalg
 from sklearn.decomposition import PCA
 
-from labutils import get_loaders, seed_everything
+from labutils import Training, get_loaders, seed_everything
 
 lab = definitions("01_autoencoder")
 
@@ -76,18 +76,31 @@ def test_networks(network):
 
 @pytest.mark.parametrize("k", [2, 8])
 def test_the_linear_autoencoder_reaches_pca(k, tmp_path):
-    train, test = get_loaders("digits", 128, limit=2000)
-    lab.device, lab.test_loader, lab.progress, lab.out_dir = torch.device("cpu"), test, lambda iterable, _: iterable, tmp_path
-    flat_train, flat_test = (loader.to_float(loader.images).flatten(1) for loader in (train, test))
+    train, lab.test_loader = get_loaders("digits", 128, limit=2000)
+    flat_train, flat_test = (loader.to_float(loader.images).flatten(1) for loader in (train, lab.test_loader))
     mean, v, _ = lab.fit_pca(flat_train)
-    model = lab.LinearAutoencoder(mean, k)
-    errors = lab.fit(model, train, 60, "test", learning_rate=1e-2)["error"]
+    model, lab.epochs = lab.LinearAutoencoder(mean, k), 60
+    training = Training("linear", tmp_path, {}, model=model)
+    lab.fit(training, model, train, learning_rate=1e-2)
+    errors = training.history["error"]
+    assert len(errors) == 60 and errors[-1] < errors[0]
     pca = lab.squared_error(flat_test, lab.reconstruct_pca(flat_test, mean, v, k))
-    assert errors[-1] < errors[0]
     assert lab.test_error(model) == pytest.approx(pca, rel=0.05)
 
 
+def test_the_error_of_the_test_set_weighs_a_shorter_last_batch():
+    lab.test_loader = get_loaders("digits", 16, limit=36)[1]
+    x = lab.test_loader.to_float(lab.test_loader.images)
+    model = lab.MLPAutoencoder(4)
+    assert len(x) % 16 and lab.test_error(model) == pytest.approx(lab.squared_error(x, model(x)), rel=1e-5)
+    assert not model.training
+
+
+def test_kill_9_and_resume_end_bit_identical(tmp_path):
+    check_resume("01_autoencoder", "model=lab.ConvAutoencoder(4)", "lab.fit(training, model, train, 1e-3)", tmp_path)
+
+
 def test_interpolation_starts_and_ends_at_the_codes():
-    model, x = lab.MLPAutoencoder(4).eval(), torch.rand(2, 1, 28, 28)
+    model, x = lab.MLPAutoencoder(4), torch.rand(2, 1, 28, 28)
     frames = lab.interpolate(model, x[:1], x[1:], n=5)
     torch.testing.assert_close(frames[[0, -1]], model(x))
