@@ -89,9 +89,12 @@ class AverageMeter:
         return self.sum / self.count if self.count else float("nan")
 
 
-def progress(iterable, description):
-    """Wrap an iterable in a progress bar that redraws at most twice a second."""
-    return tqdm(iterable, desc=description, mininterval=0.5, leave=False, dynamic_ncols=True)
+def progress(iterable, description, **options):
+    """Wrap an iterable in a progress bar that is redrawn at most twice a second, and removed at the end.
+
+    options  of `tqdm`, such as `total`, where the bar is moved by its `update` and `iterable` is None
+    """
+    return tqdm(iterable, desc=description, mininterval=0.5, leave=False, dynamic_ncols=True, **options)
 
 
 class Training:
@@ -121,6 +124,7 @@ class Training:
         self.resume, self.curve_names, self.tensorboard_dir = resume, curves, tensorboard_dir
         self.history, self.pictures, self.seconds, self.loaded = {}, [], 0.0, False
         self.n_epochs, self.n_images, self.epoch, self.loader, self.live, self.meters = 0, 0, 0, None, None, {}
+        self.bar = None
 
     def load(self, *same):
         """Load the weights that the course ships under this name; return whether there are any.
@@ -139,6 +143,8 @@ class Training:
     def epochs(self, n_epochs, loader, **parts):
         """Yield the epochs from 1, or from where a stopped training ended, to `n_epochs`; save the state after each.
 
+        One progress bar shows the whole training.
+
         loader  training batches, which `batches` serves
         parts   what else has a state: optimisers and schedules by name
 
@@ -152,10 +158,12 @@ class Training:
             print(f"going on after epoch {done}, from {path.name}")
             first = done + 1
         self.live = LiveCurves(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
-        for self.epoch in range(first, n_epochs + 1):
-            yield self.epoch
-            self.n_images += loader.n_images
-            save_state(path, self.settings, self.epoch, parts, [self.history, self.pictures])
+        n_batches = len(loader)
+        with progress(None, self.name, total=n_epochs * n_batches, initial=(first - 1) * n_batches) as self.bar:
+            for self.epoch in range(first, n_epochs + 1):
+                yield self.epoch
+                self.n_images += loader.n_images
+                save_state(path, self.settings, self.epoch, parts, [self.history, self.pictures])
         self.live.close()
         self.seconds += time.perf_counter() - start
 
@@ -165,8 +173,11 @@ class Training:
         return self.n_images / self.seconds if self.n_images else None
 
     def batches(self):
-        """Yield the batches of the loader once, under a progress bar."""
-        return progress(self.loader, f"{self.name} {self.epoch}/{self.n_epochs}")
+        """Yield the batches of the loader once, and move the progress bar."""
+        self.bar.set_description(f"{self.name} {self.epoch}/{self.n_epochs}", refresh=False)
+        for batch in self.loader:
+            yield batch
+            self.bar.update()
 
     def add(self, n, **values):
         """Add values, numbers or tensors with one element, each a mean over `n` cases, to their means."""

@@ -1,14 +1,16 @@
 """Set-up, initial weights, means, and the bookkeeping of a training."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from labutils import AverageMeter, CheckpointError, Training, get_loaders, init_weights, require_positive, seed_everything, set_up
+from labutils import CheckpointError, Training, get_loaders, seed_everything
 from labutils.checkpoints import read_checkpoint
+from labutils.training import AverageMeter, init_weights, progress, require_positive, set_up
 
 
 def test_set_up_seeds_makes_the_folder_and_names_the_device(tmp_path, capsys):
@@ -110,6 +112,18 @@ def test_the_history_has_weighted_means_of_each_epoch_and_every_number_of_a_list
     assert training.n_epochs == 2 and training.images_per_second == pytest.approx(128 / training.seconds)
 
 
+def test_one_bar_shows_the_whole_training_and_goes_when_it_ends(tmp_path, capsys, monkeypatch):
+    bars = []
+    monkeypatch.setattr("labutils.training.progress", lambda *arguments, **options: bars.append(
+        progress(*arguments, **options, file=sys.stdout)) or bars[-1])
+    for first, last in ((0, 3), (3, 5)):        # 64 images make 3 batches of 24 at most
+        train(tmp_path, last, resume=first > 0)
+        bar = bars.pop()
+        assert not bars and bar.disable, "one bar, and closed"
+        assert (bar.initial, bar.n, bar.total, bar.desc) == (3 * first, 3 * last, 3 * last, f"a {last}/{last}: ")
+        assert capsys.readouterr().out.split("\r")[-2].isspace(), "its line is cleared"
+
+
 def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys):
     network, training = train(tmp_path, 2, settings={"seed": 0, "beta": 4})
     path = training.save(metrics={"loss": 1.5})
@@ -118,7 +132,8 @@ def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys
     assert config == {"seed": 0, "beta": 4, "epochs": 2, "metrics": {"loss": 1.5}, "history": training.history}
     assert torch.equal(tensors["network/1.weight"], network[1].weight)
 
-    monkeypatch.setattr("labutils.training.find_pretrained", lambda name, **same: path if (name, same) == ("a", {"beta": 4}) else None)
+    shipped = [("a", {"beta": 4})]
+    monkeypatch.setattr("labutils.training.find_pretrained", lambda name, **same: path if (name, same) in shipped else None)
     seed_everything(1)
     other = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), nn.Linear(4, 1))
     loaded = Training("a", tmp_path, {"beta": 4}, network=other)
@@ -151,7 +166,7 @@ def test_a_training_that_a_gpu_has_begun_goes_on_on_a_cpu(tmp_path):
         for epoch in training.epochs(last_epoch, loader, optimizer=optimizer):
             module.weight.grad = torch.ones(1, 1)
             optimizer.step()
-            optimizer.param_groups[0]["capturable"] = True      # as GraphedStep sets it on a GPU; a CPU refuses such a step
+            optimizer.param_groups[0]["capturable"] = True      # as GraphedStep sets it on a GPU; a CPU refuses it
         assert epoch == last_epoch
     assert optimizer.state[module.weight]["step"] == 2
 
@@ -164,7 +179,7 @@ def test_without_resume_a_training_starts_again(tmp_path):
 
 def test_the_state_of_another_run_is_refused_by_the_setting_that_differs(tmp_path):
     train(tmp_path, 1)
-    with pytest.raises(CheckpointError, match=r"a\.state was written with seed=0, this training has seed=1.*resume=False"):
+    with pytest.raises(CheckpointError, match=r"a\.state was written with seed=0, .* has seed=1.*resume=False"):
         train(tmp_path, 2, resume=True, settings={"seed": 1})
     with pytest.raises(CheckpointError, match=r"does not fit 'network'.*resume=False"):
         train(tmp_path, 2, resume=True, hidden=5)
