@@ -6,10 +6,10 @@ import statistics
 import yaml
 from scipy.stats import t
 
-from ..paths import replacing
 from . import labs
 from .labs import UsageError, effective_parameters, quick_settings
-from .report import read_run, revision
+from .record import is_number, read_run, write_text
+from .report import revision
 
 MIN_SEEDS = 5
 HEAD = """\
@@ -29,8 +29,9 @@ def band(values, limits=(None, None)):
     half = t.ppf(0.9995, n - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
     half = max(half, abs(mean) / 100 or 0.01)
     made = [float(f"{mean - half:.4g}"), float(f"{mean + half:.4g}")]
-    cut = [made[0] if limits[0] is None else max(made[0], limits[0]), made[1] if limits[1] is None else min(made[1], limits[1])]
-    return None if cut == list(limits) else cut
+    low, high = limits
+    cut = [made[0] if low is None else max(made[0], low), made[1] if high is None else min(made[1], high)]
+    return None if cut == [low, high] else cut
 
 
 def make_bands(folder, profile):
@@ -46,24 +47,24 @@ def make_bands(folder, profile):
         expected[lab] = read_expected(lab)
         if len(runs) < MIN_SEEDS:
             raise UsageError(f"{folder}: {lab} has {len(runs)} seed(s); a band takes at least {MIN_SEEDS}")
-        bands = {name: band(values_of(name, runs.values()), limits) for name, limits in expected[lab]["metrics"].items()}
-        expected[lab][profile] = {"seeds": sorted(runs),
-                                  "revisions": sorted({revision(run) for run in runs.values()}),    # runs may take several days
+        bands = {name: band(values_of(name, runs.values()), limits)
+                 for name, limits in expected[lab]["metrics"].items()}
+        revisions = sorted({revision(run) for run in runs.values()})        # the runs may take several days
+        expected[lab][profile] = {"seeds": sorted(runs), "revisions": revisions,
                                   "bands": {name: pair for name, pair in bands.items() if pair}}
     for lab, about in expected.items():
-        with replacing(expected_path(lab)) as part:
-            part.write_text(HEAD.format(lab=lab) + yaml.safe_dump(about, sort_keys=False, default_flow_style=None, width=120),
-                            encoding="utf-8")
+        text = yaml.safe_dump(about, sort_keys=False, default_flow_style=None, width=120)
+        write_text(expected_path(lab), HEAD.format(lab=lab) + text)
     return {lab: len(about[profile]["bands"]) for lab, about in expected.items()}
 
 
 def values_of(name, runs):
     """Return the values of a metric in runs; raises `UsageError` for a run without it."""
     for run in runs:
-        if not is_number(run.results.get(name)):
+        if not is_number(run.metrics.get(name)):
             raise UsageError(f"{run.folder}: the run has no metric {name!r}, which {expected_path(run.lab)} lists; "
                              "repeat the run, or take the metric out of the list")
-    return [run.results[name] for run in runs]
+    return [run.metrics[name] for run in runs]
 
 
 def good_runs(folder, profile):
@@ -73,23 +74,19 @@ def good_runs(folder, profile):
         if run.status == "damaged" or run.status == "ok" and run.error:
             raise UsageError(f"{run.folder}: {run.error}; repeat the run, or remove its folder")
         if run.status == "ok" and (others := other_parameters(run.lab, run.parameters, profile)):
-            raise UsageError(f"{run.folder} was run with other values of {', '.join(others)} than the profile {profile!r} has; "
-                             "remove it, or name the other profile")
+            raise UsageError(f"{run.folder} was run with other values of {', '.join(others)} than the profile "
+                             f"{profile!r} has; remove it, or name the other profile")
     if good := [run for run in runs if run.status == "ok"]:
         return good
-    raise UsageError(f"there are no runs that went well in {folder}; make them with: labs run --quick -p seed 0,1,2,3,4")
+    raise UsageError(f"there are no runs that went well in {folder}; "
+                     "make them with: labs run --quick -p seed 0,1,2,3,4")
 
 
 def other_parameters(lab, parameters, profile):
-    """Return the parameters of a run, but for seed and device, that are not those of the profile; raises `DamagedLab`."""
+    """Return the parameters that differ from the profile's, except for seed and device; raises `DamagedLab`."""
     usual = effective_parameters(lab, quick_settings(lab) if profile == "quick" else {})
     return [name for name, value in effective_parameters(lab, parameters).items()
             if name not in ("seed", "device") and usual.get(name, ...) != value]
-
-
-def is_number(value):
-    """Tell whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def expected_path(lab):
@@ -111,7 +108,8 @@ def read_expected(lab):
         if unknown := {name for table in tables for name in table} - set(expected["metrics"]):
             raise ValueError(f"bands of {', '.join(sorted(unknown))}, which 'metrics' does not list")
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UsageError(f"{path} holds no metrics and bands ({type(error).__name__}: {error}); restore it with git checkout") from None
+        raise UsageError(f"{path} does not hold metrics and bands ({type(error).__name__}: {error}); "
+                         "restore it with git checkout") from None
     return expected
 
 
@@ -123,7 +121,8 @@ def bands_of(names, profile):
     expected = {lab: read_expected(lab) for lab in names}
     for lab, about in expected.items():
         if profile not in about:
-            raise UsageError(f"{expected_path(lab)} has no bands for the profile {profile!r}; make them with labs bands")
+            raise UsageError(f"{expected_path(lab)} has no bands for the profile {profile!r}; make them with "
+                             "labs bands")
     return {lab: about["metrics"] | about[profile]["bands"] for lab, about in expected.items()}
 
 
@@ -135,7 +134,7 @@ def check(outcomes, bands):
     outside, n_compared = [], 0
     for outcome in outcomes:
         for name, (low, high) in bands[outcome.lab].items() if outcome.status == "ok" else ():
-            value, n_compared = outcome.results.get(name), n_compared + 1
+            value, n_compared = outcome.metrics.get(name), n_compared + 1
             if not is_number(value) or low is not None and value < low or high is not None and value > high:
-                outside.append(f"{outcome.run or outcome.lab}: {name} = {value} is outside {low} to {high}")
+                outside.append(f"{outcome.name or outcome.lab}: {name} = {value} is outside {low} to {high}")
     return outside, n_compared

@@ -1,41 +1,60 @@
 """The command line of `labs`.
 
-Exit codes: 0 all ran, 1 a lab failed, a report could not be written, or `--check` found a figure outside its band,
+Exit codes: 0 all ran, 1 a lab failed, a report could not be written, or `--check` found a metric outside its band,
 2 bad usage, 130 interrupted.
 """
 
-import argparse
 import os
-import re
 import signal
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import click
+except ImportError as error:
+    sys.exit(f"labs: {error}; install the course's packages: pip install -c constraints.txt -e .")
 
 from ..paths import make_dir
 from . import labs
 from .labs import UsageError
 from .signals import on_signals
 
-RUN_HELP = """Execute labs. LAB, -f and -p combine: the names choose among the runs of the file, a run of the file
-without a lab is for every lab, and -p comes in the place of what the file or --quick say, for every run. A run that has
-gone well with the same code and parameters is not repeated, so that an interrupted sweep goes on where it stood."""
+
+class Group(click.Group):
+    """The verbs; a wrong one is answered with the right ones."""
+
+    def get_command(self, context, name):
+        if name not in self.commands:
+            context.fail(f"there is no command {name!r}; the commands are: {', '.join(self.commands)}")
+        return self.commands[name]
+
+    def list_commands(self, context):
+        return list(self.commands)      # in the order of this file
+
+
+@click.group(cls=Group, no_args_is_help=False)
+def command_line():
+    """Run the labs of the course."""
 
 
 def main(arguments=None):
-    """Run the command line and return its exit code."""
-    options = build_parser().parse_args(arguments)
+    """Run the command line and return its exit code; every error is one line."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     with on_signals(signal.default_int_handler):
         try:
-            code = options.command(options)
+            with command_line.make_context("labs", arguments) as context:
+                code = command_line.invoke(context)
             sys.stdout.flush()
             return code
+        except click.exceptions.Exit as stop:       # --help
+            return stop.exit_code
+        except click.ClickException as error:
+            return fail(error.ctx.command_path if error.ctx else "labs", error.format_message(), 2)
         except UsageError as error:
-            print(f"labs {options.name}: {error}", file=sys.stderr)
-            return 2
+            return fail(f"labs {context.invoked_subcommand}", error, 2)
         except ImportError as error:
-            print(f"labs {options.name}: {error}; 'labs doctor' says what is missing and what to do", file=sys.stderr)
-            return 1
+            return fail(f"labs {context.invoked_subcommand}", f"{error}; 'labs doctor' says what to do", 1)
         except BrokenPipeError:     # nobody reads on: labs list | head -1
             return 1
         except KeyboardInterrupt:
@@ -46,8 +65,14 @@ def main(arguments=None):
             drop_unwritten()
 
 
+def fail(command, message, code):
+    """Print one line of error, and return the exit code."""
+    print(f"{command}: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
 def drop_unwritten():
-    """Drop what was printed and nobody takes: Python would try once more at its end, and change the exit code."""
+    """Drop printed text that nobody takes: Python would try once more at its end, and change the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -55,111 +80,81 @@ def drop_unwritten():
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def build_parser():
-    """Describe commands and options."""
-    parser = argparse.ArgumentParser(prog="labs", description="Run the labs of the course.")
-    commands = parser.add_subparsers(dest="name", required=True)
+# ------------------------------------------------------------------------------- types of arguments
 
-    add_run(commands)
-
-    listing = commands.add_parser("list", help="the labs, or the parameters of one")
-    listing.add_argument("lab", nargs="?", metavar="LAB")
-    listing.set_defaults(command=list_command)
-
-    refresh = commands.add_parser("refresh", help="re-execute committed notebooks at the lesson's values, and ship their weights")
-    refresh.add_argument("labs", nargs="*", metavar="LAB",
-                         help="names of labs, or 'classifier', which judges samples; none: all labs")
-    refresh.set_defaults(command=refresh_command)
-
-    report = commands.add_parser("report", help="write index.html and results.csv about a folder of runs")
-    report.add_argument("folder", type=place, metavar="DIR", help="what 'labs run' was given as --out")
-    report.set_defaults(command=report_command)
-
-    bands = commands.add_parser("bands", help="make the bands of notebooks/expected/ from runs with at least five seeds")
-    bands.add_argument("folder", type=place, metavar="DIR", help="what 'labs run' was given as --out")
-    bands.add_argument("profile", choices=("quick", "full"), help="which settings the runs had")
-    bands.set_defaults(command=bands_command)
-
-    release = commands.add_parser("release", help="write a version for students and one with solutions")
-    release.add_argument("folder", type=place, metavar="DIR", help="a new folder: takes student/, student.zip and solutions/")
-    release.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: all of them")
-    release.set_defaults(command=release_command)
-
-    data = commands.add_parser("data", help="say which data sets are here, or fetch some ahead of a class")
-    data.add_argument("names", nargs="*", metavar="NAME", help="data sets to fetch and verify; none: say what is here")
-    data.add_argument("--to", type=place, metavar="DIR", help="a shared folder: made readable for all, and read-only")
-    data.set_defaults(command=data_command)
-
-    doctor = commands.add_parser("doctor", help="examine the installation, and say what is wrong and what to do")
-    doctor.set_defaults(command=doctor_command)
-    return parser
-
-
-def add_run(commands):
-    """Describe `labs run`."""
-    run = commands.add_parser("run", help="execute labs; keep notebook, HTML and figures of each", description=RUN_HELP)
-    run._negative_number_matcher = re.compile(r"-\.?\d")     # as argparse has it from Python 3.14 on: -1,2 is a value
-    run.add_argument("labs", nargs="*", metavar="LAB", help="names of labs; none: those of the file, or all of them")
-    run.add_argument("--quick", action="store_true", help="the reduced settings of notebooks/quick/")
-    run.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                     help="set a parameter; VALUE,VALUE runs each; may be repeated: every combination is run")
-    run.add_argument("-f", dest="file", type=Path, metavar="FILE",
-                     help="a YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each")
-    run.add_argument("--out", type=place, metavar="DIR", help="default: runs/quick or runs/full")
-    where = run.add_mutually_exclusive_group()
-    where.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at one time, the longest first")
-    where.add_argument("--scheduler", metavar="ADDRESS",
-                       help="run on the workers of this Dask scheduler (tcp://HOST:8786, or its JSON file)")
-    run.add_argument("--device", help="auto, cuda, mps or cpu")
-    run.add_argument("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
-                     help="longest time for one cell (default: four hours)")
-    run.add_argument("--force", action="store_true", help="run also what has gone well with the same code and parameters")
-    run.add_argument("--check", action="store_true", help="compare the metrics with their bands in notebooks/expected/")
-    run.set_defaults(command=run_command)
-
-
-def positive(text):
+def positive(value):
     """Parse a whole number of at least 1."""
+    text = str(value)
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        raise click.BadParameter(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
-def place(text):
-    """Parse the path of a folder that may be there or not, and return it, absolute; ~ is the user's own folder."""
+def folder_path(text):
+    """Parse the path of a folder that may exist or not, and return it, absolute; ~ is the user's own folder."""
     try:
         path = Path(text).expanduser().resolve()
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):      # to be told by who needs it
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):      # whoever needs it reports these
             path.stat()
         return path
-    except (OSError, RuntimeError) as error:        # a name too long; a user who is not there, or links in a circle
+    except (OSError, RuntimeError) as error:        # a name too long; a user who does not exist, or links in a circle
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise argparse.ArgumentTypeError(f"{text!r}: {reason}; name another folder") from None
+        raise click.BadParameter(f"{text!r}: {reason}; name another folder") from None
 
 
-def run_command(options):
-    """`labs run`: check all that was asked for, then run."""
+folder_argument = click.argument("folder", type=folder_path, metavar="DIR")
+labs_argument = click.argument("names", nargs=-1, metavar="[LAB]...")
+
+
+# --------------------------------------------------------------------------------------- labs run
+
+@command_line.command()
+@labs_argument
+@click.option("--quick", is_flag=True, help="Take the reduced settings of notebooks/quick/.")
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
+              help="Set a parameter; VALUE,VALUE runs each; may be repeated: every combination is run.")
+@click.option("-f", "file", metavar="FILE",
+              help="A YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each.")
+@click.option("--out", type=folder_path, metavar="DIR", help="Default: runs/quick or runs/full.")
+@click.option("--jobs", type=positive, metavar="N", help="So many runs at a time, the longest first. Default: 1.")
+@click.option("--scheduler", metavar="ADDRESS",
+              help="Run on the workers of this Dask scheduler (tcp://HOST:8786, or its JSON file).")
+@click.option("--device", help="auto, cuda, mps or cpu.")
+@click.option("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
+              help="Longest time for one cell. Default: four hours.")
+@click.option("--force", is_flag=True, help="Run also what has gone well with the same code and parameters.")
+@click.option("--check", is_flag=True, help="Compare the metrics with their bands in notebooks/expected/.")
+def run(names, quick, parameters, file, out, jobs, scheduler, device, timeout, force, check):
+    """Execute labs; save notebook, HTML and metrics of each.
+
+    LAB, -f and -p combine: the names choose among the runs of the file, a run of the file without a lab is for every
+    lab, and -p replaces what the file or --quick say, for every run. A run that has gone well with the same code and
+    parameters is not repeated, so that an interrupted sweep continues where it stopped.
+    """
     from .sweep import plan
-    given = options.parameters + ([["device", options.device]] if options.device is not None else [])
-    runs = plan(list(dict.fromkeys(options.labs)), given, options.file, options.quick)
-    if options.scheduler is None:   # a worker may have what this machine has not
-        check_device(options.device)
-    bands = check_unchanged(runs, "quick" if options.quick else "full") if options.check else None
-    out = make_out(options.out or labs.PROJECT_ROOT / "runs" / ("quick" if options.quick else "full"))
+    if scheduler is not None and jobs is not None:
+        raise UsageError("--jobs goes without --scheduler, which runs as much at a time as it has workers")
+    given = [*parameters, *([("device", device)] if device is not None else [])]
+    planned = plan(list(dict.fromkeys(names)), given, file, quick)
+    if scheduler is None:       # a worker may have a device that this machine does not have
+        check_device(device)
+    profile = "quick" if quick else "full"
+    bands = check_unchanged(planned, profile) if check else None
+    out = make_out(out or labs.runs_folder(profile))
+    planned = [job._replace(folder=out / job.name, timeout=timeout, force=force) for job in planned]
     with reserved(out):
-        return execute_runs(runs, out, options, bands)
+        return execute_jobs(planned, out, jobs or 1, scheduler, bands)
 
 
-def execute_runs(runs, out, options, bands):
-    """Run what was asked for, print how it went, and return the exit code; raises `KeyboardInterrupt` if it was stopped."""
-    from .jobs import run_jobs      # late: papermill's engine takes a second to import
-    from .run import Job, table
-    jobs = [Job(run.lab, run.parameters, out / run.name, options.timeout, options.force) for run in runs]
-    if options.scheduler is None:
-        outcomes = run_jobs(jobs, options.jobs)
+def execute_jobs(jobs, out, n_workers, scheduler, bands):
+    """Run the jobs, print how they went, and return the exit code; raises `KeyboardInterrupt` if they were stopped."""
+    from .run import table  # late: papermill takes a second to import
+    if scheduler is None:
+        from .jobs import run_jobs
+        outcomes = run_jobs(jobs, n_workers)
     else:
         from .cluster import run_on_cluster
-        outcomes = run_on_cluster(jobs, options.scheduler)
+        outcomes = run_on_cluster(jobs, scheduler)
     try:
         print(f"\n{table(outcomes)}\n\nresults: {os.path.relpath(out)}")
     finally:
@@ -173,33 +168,32 @@ def execute_runs(runs, out, options, bands):
     return 1 if faults else 0
 
 
-def check_unchanged(runs, profile):
-    """Return the bands of a profile for runs, {lab: {figure: [low, high]}}.
+def check_unchanged(jobs, profile):
+    """Return the bands of a profile for jobs, {lab: {metric: [low, high]}}.
 
-    Raises `UsageError` for runs with other parameters than those of the bands, for labs without bands, and where
-    there are no bands to be read.
+    Raises `UsageError` for jobs with other parameters than those of the bands, and for labs without bands.
     """
     from .bands import bands_of, other_parameters
-    for run in runs:
+    for job in jobs:
         with suppress(labs.DamagedLab):     # its run will say so
-            if others := other_parameters(run.lab, run.parameters, profile):
-                raise UsageError("--check compares with the figures of unchanged parameters, "
-                                 f"{run.name} sets {', '.join(others)}; leave out one or the other")
-    return bands_of(dict.fromkeys(run.lab for run in runs), profile)
+            if others := other_parameters(job.lab, job.parameters, profile):
+                raise UsageError("--check compares with the metrics of unchanged parameters, "
+                                 f"{job.name} sets {', '.join(others)}; leave out one or the other")
+    return bands_of(dict.fromkeys(job.lab for job in jobs), profile)
 
 
 def report_fault(folder):
-    """Write the report about a sweep; return [], or [what is wrong], which is printed and brings down nothing else."""
+    """Write the report about a sweep; return [], or [what is wrong], which is also printed: the check goes on."""
     try:
-        report_command(argparse.Namespace(folder=folder))
+        print_report(folder)
         return []
     except UsageError as error:
-        print(f"labs run: {error}", file=sys.stderr)
+        fail("labs run", error, 1)
         return [str(error)]
 
 
 def print_check(outcomes, bands):
-    """Compare figures with their bands; print and return what lies outside."""
+    """Compare metrics with their bands; print and return those outside."""
     from .bands import check
     outside, n_compared = check(outcomes, bands)
     print("\n".join([f"{n_compared} metrics compared with notebooks/expected, {len(outside)} faults", *outside]))
@@ -207,7 +201,7 @@ def print_check(outcomes, bands):
 
 
 def make_out(folder):
-    """Make the folder that takes the runs; raises `UsageError` if that cannot be."""
+    """Make the folder for the runs; raises `UsageError` if that is not possible."""
     try:
         return make_dir(folder)
     except OSError as error:
@@ -225,89 +219,130 @@ def reserved(folder):
         raise UsageError(f"another 'labs run' is at work in {folder}; wait until it has ended, "
                          "or name another folder with --out") from None
     except OSError as error:
-        raise UsageError(f"--out {folder}: nothing can be written there ({error.strerror}); name another folder") from None
+        raise UsageError(f"--out {folder}: nothing can be written there ({error.strerror}); "
+                         "name another folder") from None
     try:
         yield
     finally:
-        with suppress(OSError):     # while it is held: nobody else has it. Windows lets no open file go
+        with suppress(OSError):     # Windows cannot unlink an open file; nobody else has it while the lock is held
             os.unlink(lock.lock_file)
         lock.release()
 
 
 def check_device(device):
-    """Refuse a device that is not there before any kernel starts; raises `UsageError`."""
+    """Refuse a device that this machine does not have before any kernel starts; raises `UsageError`."""
     if device is not None:
-        from ..device import get_device
+        from ..training import get_device
         try:
             get_device(device)
         except ValueError as error:
             raise UsageError(error) from None
 
 
-def list_command(options):
-    """`labs list`: names and titles, or one lab's parameters with their defaults."""
-    if options.lab is None:
+# ------------------------------------------------------------------------------------ other verbs
+
+@command_line.command("list")
+@click.argument("lab", required=False)
+def list_labs(lab):
+    """List the labs, or the parameters of one."""
+    if lab is None:
         for name in labs.lab_names():
             print(f"{name:<14}  {labs.lab_title(name)}")
         return 0
-    for name, about in labs.lab_parameters(options.lab).items():
+    for name, about in labs.lab_parameters(lab).items():
         print(f"{name + ' = ' + about['default']:<34}  {about['help']}")
     return 0
 
 
-def refresh_command(options):
-    """`labs refresh`: execute, normalise, write back."""
-    names = list(dict.fromkeys(options.labs)) or labs.lab_names()
+@command_line.command()
+@labs_argument
+def refresh(names):
+    """Re-execute committed notebooks, and ship their weights.
+
+    They run at the lesson's values. LAB may also be 'classifier', which judges samples; without any name, all labs are
+    refreshed.
+    """
+    names = list(dict.fromkeys(names)) or labs.lab_names()
     for name in names:
         if name != "classifier":
-            labs.read_lab(name)     # an unknown name stops here, before an hour's work, and what is no notebook
-
+            labs.read_lab(name)     # stops here for an unknown or damaged lab, before an hour's work
     from .refresh import refresh, refresh_classifier
-    from .run import describe, key_figures
+    from .run import first_metrics
     code = 0
     for name in names:
-        try:
-            figures = refresh_classifier() if name == "classifier" else refresh(name)
-            print(f"{name}: {key_figures(figures)}", flush=True)
-        except Exception as fault:      # as in `attempt`; the others are none the worse for it
-            print(f"labs refresh: {name}: {describe(fault)}", file=sys.stderr)
+        if name == "classifier":
+            print(f"{name}: {first_metrics(refresh_classifier())}", flush=True)
+            continue
+        outcome = refresh(name)
+        if outcome.status == "interrupted":
+            raise KeyboardInterrupt
+        if outcome.error:       # it is printed already; the other labs are refreshed
             code = 1
+        else:
+            print(f"{name}: {first_metrics(outcome.metrics)}", flush=True)
     return code
 
 
-def bands_command(options):
-    """`labs bands`: what the figures of a run may be, from runs with several seeds."""
-    from .bands import make_bands
-    for lab, n_figures in make_bands(options.folder, options.profile).items():
-        print(f"{lab}: bands of {n_figures} figures")
+@command_line.command()
+@folder_argument
+def report(folder):
+    """Write index.html and results.csv about runs.
+
+    DIR is what 'labs run' was given as --out.
+    """
+    print_report(folder)
     return 0
 
 
-def report_command(options):
-    """`labs report`: compare runs."""
+def print_report(folder):
+    """Write the report, and print where it is; raises `UsageError`."""
     from .report import make_report
-    print(f"report: {os.path.relpath(make_report(options.folder))}")
+    print(f"report: {os.path.relpath(make_report(folder))}")
+
+
+@command_line.command()
+@folder_argument
+@click.argument("profile", type=click.Choice(["quick", "full"]))
+def bands(folder, profile):
+    """Make the bands in notebooks/expected/ from runs.
+
+    DIR is what 'labs run' was given as --out; it holds runs of each lab with at least five seeds, all with the settings
+    of the profile.
+    """
+    from .bands import make_bands
+    for lab, n_bands in make_bands(folder, profile).items():
+        print(f"{lab}: {n_bands} bands")
     return 0
 
 
-def release_command(options):
-    """`labs release`: hand-outs."""
+@command_line.command()
+@folder_argument
+@labs_argument
+def release(folder, names):
+    """Write versions for students and with solutions.
+
+    DIR is a new folder, which gets student/, student.zip and solutions/, with the labs named or with all.
+    """
     from .release import release
-    folder = release(options.folder, options.labs)
+    folder = release(folder, names)
     print(f"for students: {folder / 'student'} and {folder / 'student.zip'}\nwith solutions: {folder / 'solutions'}")
     return 0
 
 
-def data_command(options):
-    """`labs data`: what is here, or fetch what is named."""
-    if options.to and not options.names:
-        raise UsageError(f"--to {options.to}: name the data sets to put there, for example mnist")
+@command_line.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--to", "folder", type=folder_path, metavar="DIR", help="A folder for the data sets; default: data/.")
+def data(names, folder):
+    """Say which data sets are here, or fetch those named."""
+    if folder and not names:
+        raise UsageError(f"--to {folder}: name the data sets to put there, for example mnist")
     from . import datasets
-    return datasets.fetch(options.names, options.to) if options.names else datasets.report()
+    return datasets.fetch(names, folder) if names else datasets.report()
 
 
-def doctor_command(options):
-    """`labs doctor`: say how the installation is."""
+@command_line.command()
+def doctor():
+    """Examine the installation, and say what to repair."""
     from .doctor import doctor
     return doctor()
 

@@ -1,4 +1,4 @@
-"""Run labs on a Dask cluster: a worker executes each run in a folder of its own, and the files come back."""
+"""Run labs on a Dask cluster: a worker executes each run in its own folder, and the files come back."""
 
 import asyncio
 import json
@@ -13,9 +13,21 @@ from tornado.ioloop import PeriodicCallback
 
 from ..paths import replacing
 from .jobs import report_line
+from .kernel import Watch, describe
 from .labs import DamagedLab, UsageError, lab_parameters
-from .run import (Outcome, Watch, as_json, circumstances, describe, earlier_outcome, earlier_record, earlier_records, files_in,
-                  fingerprint, new_record, remove_files, remove_halves, run_job, runs_beside)
+from .record import (
+    Outcome,
+    as_json,
+    circumstances,
+    earlier_runs,
+    files_in,
+    fingerprint,
+    new_record,
+    read_run,
+    remove_files,
+    remove_half_written,
+)
+from .run import kept_outcomes, run_job
 
 try:
     from distributed import Client, KilledWorker, Security, as_completed, get_worker, rpc
@@ -31,13 +43,13 @@ def run_on_cluster(jobs, address):
 
     address  tcp://HOST:PORT, tls://HOST:PORT, or the JSON file that `dask scheduler --scheduler-file` writes
 
-    What went well earlier is kept as by `run_jobs`. Each `job.folder` gets, on this machine, what the run has
-    written on its worker. The worker needs a checkout with the same code: none is sent, so that `run.json` says
-    the truth about the revision. Raises `UsageError` for an address without scheduler, and for workers with other
-    code. Where it ends early, by `KeyboardInterrupt` too, runs that are queued or in progress are cancelled.
+    What went well earlier is kept, as in `run_jobs`. The files that a run has written on its worker are copied to its
+    `job.folder` on this machine. The worker needs a checkout with the same code: no code is sent, so that the revision
+    in run.json is true. Raises `UsageError` for an address without a scheduler, and for workers with other code. If it
+    ends early, also by `KeyboardInterrupt`, runs that are queued or in progress are cancelled.
     """
-    beside = runs_beside(jobs, earlier_records(jobs))
-    outcomes = {job.folder: report_line(done) for job in jobs if (done := without_worker(job, beside))}
+    kept = kept_outcomes(jobs, earlier_runs(jobs))
+    outcomes = {job.folder: report_line(done) for job in jobs if (done := kept.get(job.folder) or without_worker(job))}
     if left := [job for job in jobs if job.folder not in outcomes]:
         with connect(address) as client:
             await_workers(client, address)
@@ -47,13 +59,13 @@ def run_on_cluster(jobs, address):
     return [outcomes[job.folder] for job in jobs]
 
 
-def without_worker(job, beside):
-    """Return the outcome of a job that no worker is needed for: kept, or failed as its lab is damaged here; else None."""
+def without_worker(job):
+    """Return the outcome of a job whose lab is damaged on this machine, else None."""
     try:
         lab_parameters(job.lab)
     except DamagedLab:
         return run_job(job)
-    return None if job.force else earlier_outcome(job, beside)
+    return None
 
 
 def connect(address):
@@ -65,13 +77,13 @@ def connect(address):
         return Client(found, timeout=CONNECT_TIMEOUT)
     except (ValueError, LookupError) as error:
         raise UsageError(f"--scheduler {address}: {error}; an address looks like tcp://HOST:8786") from None
-    except Exception as error:      # besides OSError whatever the answer of another program leads to
+    except Exception as error:      # OSError, or whatever the answer of another program leads to
         raise UsageError(f"--scheduler {address}: no Dask scheduler answers there within {CONNECT_TIMEOUT} s "
                          f"({describe(error)}); start one with: dask scheduler") from None
 
 
 async def greet(address):
-    """Ask a scheduler who it is: a client alone would wait for ever for one that accepts and says nothing."""
+    """Ask a scheduler who it is: a client would wait for ever for a server that accepts and says nothing."""
     async with rpc(address, connection_args=Security().get_connection_args("client")) as scheduler:
         if (identity := await scheduler.identity())["type"] != "Scheduler":
             raise OSError(f"it is a {identity['type']}")
@@ -96,25 +108,25 @@ def check_workers(client, jobs):
 def check_course(job, expected):
     """Raise `UsageError` unless this machine has the code with the fingerprint `expected`."""
     if fingerprint(job) != expected:
-        raise UsageError(f"{socket.gethostname()} has another version of {job.lab} or labutils than the one who asks; "
-                         "bring its checkout to the same state and start the worker anew")
+        raise UsageError(f"{socket.gethostname()} has another version of {job.lab} or labutils than this machine; "
+                         "bring its checkout to the same state and restart the worker")
 
 
 def sendable(job):
     """Return the job for a worker, which knows only the name of its folder."""
-    return job._replace(folder=job.folder.name)
+    return job._replace(folder=job.name)
 
 
 def finished(client, jobs):
     """Yield (job, outcome, files) as the runs end.
 
-    When a worker dies, Dask gives up also what was only queued there, once that has happened too often. So
-    a run given up among others is tried once more at the end, by itself: then the fault is its own.
+    When workers have died too often, Dask also gives up runs that were only queued there. So a run that was given up
+    among others is tried once more at the end, alone: if it fails again, the fault is its own.
     """
     futures = {client.submit(run_here, sendable(job), fingerprint(job), pure=False): job for job in jobs}
     suspects = []
     for future in as_completed(list(futures)):
-        job = futures.pop(future)       # with the last reference the worker forgets the files
+        job = futures.pop(future)       # once nothing refers to the future, the worker drops the files
         try:
             yield job, *future.result()
         except Exception as error:      # of the worker, of the connection, of Dask
@@ -128,9 +140,9 @@ def finished(client, jobs):
 
 def run_here(job, expected):
     """On a worker: run a job in a temporary folder; return its outcome and what it wrote, {relative path: bytes}."""
-    circumstances.cache_clear()     # a worker may live long, and its checkout change
+    circumstances.cache_clear()     # a worker may live long, and its checkout may change
     check_course(job, expected)
-    # what a killed worker leaves in its folder is cleared away by Dask when the next one starts there
+    # Dask removes what a killed worker has left in its folder when the next one starts there
     with tempfile.TemporaryDirectory(dir=get_worker().local_directory, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / job.folder
         with cancellable() as watch:
@@ -141,7 +153,7 @@ def run_here(job, expected):
 
 @contextmanager
 def cancellable():
-    """On a worker: give a `Watch` that stops the run when nobody waits for it any more."""
+    """On a worker: give a `Watch` that stops the run when nobody is waiting for it any more."""
     watch, worker, key = Watch(), get_worker(), get_worker().get_current_task()
 
     def look():
@@ -157,12 +169,12 @@ def cancellable():
 
 
 def receive(job, outcome, files):
-    """Write what a run has left into `job.folder`, and return its outcome."""
+    """Write the files of a run into `job.folder`, and return its outcome."""
     try:
-        place(job.folder, files)
+        write_files(job.folder, files)
     except OSError as error:
         fault = f"its files came back, but {describe(error)}"
-        return outcome._replace(status="failed", results={}, error=fault)
+        return outcome._replace(status="failed", metrics={}, error=fault)
     return outcome
 
 
@@ -171,15 +183,17 @@ def lost(job, error):
     reason = describe(error)
     if isinstance(error, KilledWorker):
         reason = f"each worker that ran it died, the last one being {error.last_worker.address}; out of memory?"
-    record = {**new_record(job), "status": "failed", "error": reason}
-    return Outcome(job.lab, "failed", 0, {}, reason, job.folder.name), {"run.json": as_json(record).encode()}
+    record = new_record(job)
+    record.status, record.error = "failed", reason
+    return Outcome(job.lab, "failed", 0, {}, reason, job.name), {"run.json": as_json(record).encode()}
 
 
-def place(folder, files):
-    """Write files {relative path: bytes} into `folder`, each whole or not at all, `run.json` as the last."""
-    remove_halves(folder)
-    remove_files(folder, earlier_record(folder)["files"])
-    for name in ("run.json", "results.json"):      # of an earlier run: no longer true
+def write_files(folder, files):
+    """Write files {relative path: bytes} into `folder`, each completely or not at all, run.json as the last one."""
+    remove_half_written(folder)
+    if earlier := read_run(folder):
+        remove_files(folder, earlier.files)
+    for name in ("run.json", "results.json"):      # of an earlier run, and no longer true
         (folder / name).unlink(missing_ok=True)
     for name in sorted(files, key=lambda name: name == "run.json"):
         with replacing(folder / name) as part:

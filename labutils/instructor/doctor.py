@@ -1,7 +1,7 @@
-"""`labs doctor`: look over the installation; say what is there, what is wrong, and what to do about it.
+"""`labs doctor`: examine the installation; say what is there, what is wrong, and what to do about it.
 
-It has to work where nothing else does: all but the standard library is imported inside a probe, each
-probe may fail without stopping the others, and the large packages are tried in a process of their own.
+It has to work when nothing else does: packages are imported inside the probes, a probe that fails does not stop the
+others, and the large packages are tried in a separate process.
 """
 
 import importlib
@@ -19,8 +19,8 @@ from pathlib import Path
 from ..paths import PROJECT_ROOT, project_path
 
 FAULT = "fault"
-MODULES = ("torch", "torchvision", "cv2", "numpy", "matplotlib", "sklearn", "skimage", "scipy", "safetensors", "papermill",
-           "jupyterlab")
+MODULES = ("torch", "torchvision", "cv2", "numpy", "matplotlib", "sklearn", "skimage", "scipy", "safetensors",
+           "papermill", "jupyterlab")
 INSTALL = "pip install -c constraints.txt -e ."
 PAIR = "pip install -c constraints.txt torch torchvision"
 MIN_MEMORY, MIN_DISK = 2e9, 1e9     # bytes: for a lab at the lesson's values with MNIST, and for what runs write
@@ -50,10 +50,10 @@ def one_line(error):
 # -------------------------------------------------------------- probes: each yields (label, text) or (FAULT, text)
 
 def system():
-    """Where the project and its Python lie."""
+    """Say where the project and its Python are."""
     yield "project", PROJECT_ROOT
     if not (PROJECT_ROOT / "pyproject.toml").is_file():
-        yield FAULT, f"labutils lies in {PROJECT_ROOT}, without the project around it; in the project's folder: {INSTALL}"
+        yield FAULT, f"labutils is in {PROJECT_ROOT}, without the project around it; in the project's folder: {INSTALL}"
     yield "python", f"{platform.python_version()} ({sys.executable}) on {platform.platform()}"
 
 
@@ -73,7 +73,7 @@ def packages():
              if found[name] and Version(found[name]).public != pin]
     for what, names in (("missing", [name for name in needed if not found[name]]), ("of another version", wrong)):
         if names:
-            yield FAULT, f"packages {what}: {some(names)}; {INSTALL}"
+            yield FAULT, f"packages {what}: {listed(names)}; {INSTALL}"
 
 
 def installed_version(name):
@@ -84,7 +84,7 @@ def installed_version(name):
         return None
 
 
-def some(names, n=8):
+def listed(names, n=8):
     """Return at most `n` names in one line, and how many more there are."""
     more = f" and {len(names) - n} more" if len(names) > n else ""
     return ", ".join(names[:n]) + more
@@ -96,7 +96,7 @@ def imports():
     found = dict(json.loads(line) for line in child.stdout.splitlines() if line.startswith('["'))
     killer = next((name for name in MODULES if name not in found), None)
     if killer:
-        yield FAULT, f"to import {killer} ends Python (exit code {child.returncode}: {last_line(child.stderr)}); {INSTALL}"
+        yield FAULT, f"importing {killer} ends Python ({child.returncode}: {last_line(child.stderr)}); {INSTALL}"
     for name in MODULES:
         if found.get(name):
             yield FAULT, import_fault(name, found)
@@ -106,7 +106,7 @@ def imports():
 
 
 def try_imports():
-    """Print a line [module, error or ""] for each module, and one on torch's devices; runs in a process of its own."""
+    """Print a line [module, error or ""] for each module, and one on torch's devices; runs in a separate process."""
     for name in MODULES:
         try:
             importlib.import_module(name)
@@ -138,7 +138,7 @@ def gpu_faults(names, build, has_cuda):
                          capture_output=True, text=True, timeout=60)
     if smi.returncode:
         said = last_line(smi.stdout + smi.stderr)
-        yield FAULT, f"nvidia-smi fails ({said}): restart the machine, or install NVIDIA's driver anew"
+        yield FAULT, f"nvidia-smi fails ({said}): restart the machine, or reinstall NVIDIA's driver"
     elif (hidden := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         yield FAULT, f"torch sees no GPU, since CUDA_VISIBLE_DEVICES={hidden!r}: unset it"
     else:
@@ -164,11 +164,11 @@ def memory():
     yield "memory", f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB are free"
     yield "disk", f"{disk.free / 1e9:.1f} of {disk.total / 1e9:.1f} GB are free in {PROJECT_ROOT}"
     if found.available < MIN_MEMORY:
-        yield FAULT, (f"only {found.available / 1e9:.1f} GB of memory are free, and a lab may take {MIN_MEMORY / 1e9:.0f}; "
+        yield FAULT, (f"only {found.available / 1e9:.1f} GB of memory are free; a lab may use {MIN_MEMORY / 1e9:.0f}; "
                       "end other programs and kernels, or set 'limit' in the notebook")
     if disk.free < MIN_DISK:
         yield FAULT, (f"only {disk.free / 1e9:.1f} GB are free on the disk of {PROJECT_ROOT}; "
-                      "make room there (old runs lie in runs/), or name another place with --out")
+                      "make room there (old runs are in runs/), or name another folder with --out")
 
 
 def writing():
@@ -184,9 +184,9 @@ def writing():
 
 def data_sets():
     """Look for the data sets, and verify those found."""
-    place = os.environ.get("LABS_DATA_DIR")
-    if place and not project_path(place).is_dir():
-        yield FAULT, f"LABS_DATA_DIR={place}: there is no such folder; name the one that holds MNIST/raw, or unset it"
+    folder = os.environ.get("LABS_DATA_DIR")
+    if folder and not project_path(folder).is_dir():
+        yield FAULT, f"LABS_DATA_DIR={folder}: there is no such folder; name the one with MNIST/raw, or unset it"
     child = python("-m", "labutils.instructor.cli", "data")
     for line in child.stdout.splitlines():
         name, _, rest = line.partition(" ")
@@ -199,24 +199,24 @@ def data_sets():
 
 
 def kernels():
-    """Look whether each kernel's Python exists, and whether `python3` is the one of this environment."""
+    """Check that each kernel's Python exists, and that `python3` is the Python of this environment."""
     from jupyter_client.kernelspec import KernelSpecManager
     bin_folder = Path(sys.executable).parent
     for name, about in KernelSpecManager().get_all_specs().items():
-        program, place = Path(about["spec"]["argv"][0]), about["resource_dir"]
+        program, folder = Path(about["spec"]["argv"][0]), about["resource_dir"]
         yield f"kernel {name}", program
         if not program.is_absolute():
-            continue        # found on the path; "python" stands for the Python that starts it
+            continue        # found on the path; "python" is the Python that starts it
         way_out = f"jupyter kernelspec remove {name}"
         if not program.exists():
-            yield FAULT, f"the kernel {name} ({place}) is stale: its program {program} does not exist; {way_out}"
+            yield FAULT, f"the kernel {name} ({folder}) is stale: its program {program} does not exist; {way_out}"
         elif name == "python3" and program.parent.resolve() != bin_folder.resolve():
-            yield FAULT, (f"the kernel python3 ({place}) runs {program}, not the Python of this environment in {bin_folder}: "
-                          f"the labs would run with other packages; {way_out}")
+            yield FAULT, (f"the kernel python3 ({folder}) runs {program}, not the Python of this environment in "
+                          f"{bin_folder}, so with other packages; {way_out}")
 
 
 def notebooks():
-    """Look whether every lab is JSON with a list of cells."""
+    """Check that every lab is JSON with a list of cells."""
     folder = PROJECT_ROOT / "notebooks"
     paths = sorted(folder.glob("*.ipynb"))
     yield "notebooks", f"{len(paths)} in {folder}"
@@ -224,4 +224,4 @@ def notebooks():
         try:
             [cell["cell_type"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            yield FAULT, f"{path} is no notebook ({one_line(error)}); get it back: git checkout notebooks/{path.name}"
+            yield FAULT, f"{path} is not a notebook ({one_line(error)}): git checkout notebooks/{path.name}"

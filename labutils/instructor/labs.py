@@ -1,12 +1,12 @@
-"""The labs of the course: where their notebooks lie and which parameters they take.
+"""The labs of the course: their notebooks, and the parameters that these take.
 
-Packages are imported where they are used: `labs doctor` has to start where one of them is missing.
+Packages are imported where they are used: `labs doctor` has to start even if one of them is missing.
 """
 
 import ast
 from functools import cache
 
-from ..paths import PROJECT_ROOT, project_path
+from ..paths import PROJECT_ROOT
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 
@@ -24,15 +24,15 @@ def lab_names():
     return sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
-def lab_path(name, place=""):
-    """Return the notebook of a lab; raises `UsageError` for an unknown one, and says at which place it was named."""
+def lab_path(name, source=""):
+    """Return the notebook of a lab; raises `UsageError` for an unknown one, which names the `source` of the name."""
     if name not in lab_names():
-        raise UsageError(f"{place} there is no lab {name!r}; the labs are: {', '.join(lab_names())}".lstrip())
+        raise UsageError(f"{source} there is no lab {name!r}; the labs are: {', '.join(lab_names())}".lstrip())
     return NOTEBOOKS / f"{name}.ipynb"
 
 
 def read_lab(name):
-    """Return the notebook of a lab; raises `DamagedLab` for a file that is none."""
+    """Return the notebook of a lab; raises `DamagedLab` for a file that is not a notebook."""
     import nbformat
     path = lab_path(name)
     try:
@@ -50,7 +50,7 @@ def lab_title(name):
 
 
 def lab_parameters(name):
-    """Return {parameter: {"inferred_type_name", "default", "help"}} from a lab's parameters cell; raises `DamagedLab`."""
+    """Return {parameter: {"inferred_type_name", "default", "help"}} of a lab; raises `DamagedLab`."""
     path = lab_path(name)
     return inspected(name, path, path.stat().st_mtime_ns)
 
@@ -67,8 +67,9 @@ def inspected(name, *_state):
 
 
 def effective_parameters(name, given):
-    """Return {parameter: value} of a run: the lab's own values, and in their place those that are `given`."""
-    return {**{key: literal(about["default"]) for key, about in lab_parameters(name).items() if key != "out_dir"}, **given}
+    """Return {parameter: value} of a run: the lab's own values, replaced by those that are `given`."""
+    known = lab_parameters(name)
+    return {**{key: literal(about["default"]) for key, about in known.items() if key != "out_dir"}, **given}
 
 
 def literal(text):
@@ -79,9 +80,9 @@ def literal(text):
         return text
 
 
-def lab_out_dir(name):
-    """Return the folder to which a lab writes at the lesson's values."""
-    return project_path(ast.literal_eval(lab_parameters(name)["out_dir"]["default"]))
+def runs_folder(name):
+    """Return the folder for runs of a kind: runs/NAME of the project."""
+    return NOTEBOOKS.parent / "runs" / name
 
 
 def quick_settings(name):
@@ -117,23 +118,24 @@ def parse_parameters(name, given):
                              "with commas between")
         type_name, parts = declared_type(name, parameter, "-p"), text.split(",")
         if len(parts) > 1 and "" in parts:
-            raise UsageError(f"-p {parameter} {text}: there is nothing beside a comma; "
-                             "a value that holds a comma goes in a file (-f)")
+            raise UsageError(f"-p {parameter} {text}: a value is missing before or after a comma; "
+                             "a value that contains a comma goes into a file (-f)")
         values[parameter] = [parse_value(parameter, part, type_name, "-p") for part in parts]
     return values
 
 
-def declared_type(name, parameter, place):
-    """Return the type of a lab's parameter; raises `UsageError` if the lab does not have it, or sets it itself."""
+def declared_type(name, parameter, source):
+    """Return the type of a lab's parameter; raises `UsageError` if the lab does not have it, and for out_dir."""
     known = lab_parameters(name)
     if parameter == "out_dir":
-        raise UsageError(f"{place} out_dir: every run gets a folder of its own; name the folder above them with --out")
+        raise UsageError(f"{source} out_dir: every run gets its own folder; name the folder above them with --out")
     if parameter not in known:
-        raise UsageError(f"{place} {parameter}: the lab {name} has no parameter {parameter!r}; it has: {', '.join(known)}")
+        raise UsageError(f"{source} {parameter}: the lab {name} has no parameter {parameter!r}; "
+                         f"it has: {', '.join(known)}")
     return known[parameter]["inferred_type_name"]
 
 
-def parse_value(parameter, text, type_name, place):
+def parse_value(parameter, text, type_name, source):
     """Turn the text of one parameter into the value it stands for; raises `UsageError`."""
     if text in ("None", "null"):
         return None
@@ -142,21 +144,21 @@ def parse_value(parameter, text, type_name, place):
             return {"true": True, "false": False}[text.lower()]
         return {"int": int, "float": float}.get(type_name, str)(text)
     except (KeyError, ValueError):
-        raise UsageError(f"{place} {parameter} {text}: the parameter {parameter!r} takes a value of type "
+        raise UsageError(f"{source} {parameter} {text}: the parameter {parameter!r} takes a value of type "
                          f"{type_name}") from None
 
 
-def file_value(name, parameter, value, place):
+def file_value(name, parameter, value, source):
     """Return a value that a YAML file gives to a lab's parameter; raises `UsageError` for one of another type.
 
-    Text is read as on the command line: YAML takes 1e-3 for text.
+    Text is read as on the command line: for YAML 1e-3 is text.
     """
-    type_name = declared_type(name, parameter, place)
+    type_name = declared_type(name, parameter, source)
     if isinstance(value, str):
-        return parse_value(parameter, value, type_name, place)
+        return parse_value(parameter, value, type_name, source)
     if value is None or type(value).__name__ == type_name:
         return value
     if type_name == "float" and type(value) is int:
         return float(value)
-    raise UsageError(f"{place} {parameter} {value!r}: the parameter {parameter!r} takes a value of type {type_name}"
+    raise UsageError(f"{source} {parameter} {value!r}: the parameter {parameter!r} takes a value of type {type_name}"
                      + ("; put it in quotes" if type_name == "str" else ""))

@@ -1,52 +1,53 @@
 """Execute the committed notebooks at the lesson's values; store their outputs, normalised, and their weights."""
 
-import tempfile
-import time
-from pathlib import Path
-
 import nbformat
-import papermill
 
 from .. import evaluation
 from ..checkpoints import read_card
 from ..paths import replacing
-from .labs import lab_out_dir, lab_path
-from .run import QUIET_KERNEL, START_TIMEOUT, as_template, find_results
+from .jobs import run_jobs
+from .labs import lab_path, runs_folder
+from .record import Job, read_run
 from .weights import ship
 
 
 def refresh(name):
-    """Execute a lab as it stands and write it back with its new outputs; return its figures.
+    """Execute a lab as it is, write it back with its new outputs, and ship the weights that it has saved.
 
-    The weights that it has saved go to checkpoints/. All is left as it was if a cell fails. What
-    differs between two runs without saying anything (kernel's names, progress bars and whatever else comes
-    on stderr, ids and state of widgets, times but for those that a lab prints) is taken out.
+    It runs as `labs run` would run it, in runs/refresh/NAME, from the beginning. If it does not go well, notebook and
+    weights stay as they were. Returns the `Outcome`.
     """
-    path, start = lab_path(name), time.time()
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / path.name
-        papermill.execute_notebook(as_template(path), str(part), cwd=str(path.parent), kernel_name="python3",
-                                   start_timeout=START_TIMEOUT, extra_arguments=QUIET_KERNEL)
-        notebook = normalise(nbformat.read(part, as_version=4))
-    with replacing(path) as part:
-        nbformat.write(notebook, part)
-    for weights in sorted(lab_out_dir(name).glob("*.safetensors")):
-        if weights.stat().st_mtime >= start:        # not those of an earlier run with other parameters
-            ship(weights, name)
-    return find_results(notebook)
+    job = Job(name, {}, runs_folder("refresh") / name, force=True)
+    [outcome] = run_jobs([job])
+    if outcome.status == "ok":
+        notebook = normalise(nbformat.read(job.folder / f"{name}.ipynb", as_version=4))
+        with replacing(lab_path(name)) as part:
+            nbformat.write(notebook, part)
+        for file in read_run(job.folder).files:
+            if file.endswith(".safetensors"):
+                ship(job.folder / file, name)
+    return outcome
 
 
 def refresh_classifier():
-    """Train the classifier that judges samples, and ship it; return its figures."""
+    """Train the classifier that judges samples, and ship it; return its metrics."""
     path = evaluation.train_shipped()
     ship(path, "evaluation")
-    return read_card()[path.stem]["figures"]
+    return read_card()[path.stem]["metrics"]
 
 
 def normalise(notebook):
-    """Keep cells, ids, tags, counts and outputs of a notebook; drop all that a run adds beside."""
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-                         "language_info": {"name": "python"}}
+    """Take out of an executed notebook what a run adds and what differs from run to run; return it.
+
+    What stays are the lab's own cells, ids, tags and counts, and its outputs but for stderr and ids of widgets. Times
+    differ from run to run only where the lab itself prints them.
+    """
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    executed = [cell for cell in notebook.cells if cell.get("execution_count")]
+    for count, cell in enumerate(executed, start=1):
+        cell.execution_count = count
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter", "nbgrader")}
         if not cell.metadata.get("tags"):
@@ -54,21 +55,22 @@ def normalise(notebook):
         if cell.metadata.get("jupyter", {}).get("source_hidden") is not True:
             cell.metadata.pop("jupyter", None)
         if "outputs" in cell:
-            cell.outputs = lasting(cell.outputs)
-        for output in cell.get("outputs", []):
-            if "metadata" in output:        # of a picture its description stays
-                output.metadata = {mime: {"alt": about["alt"]} for mime, about in output.metadata.items()
-                                   if isinstance(about, dict) and "alt" in about}
+            cell.outputs = normal_outputs(cell)
     return notebook
 
 
-def lasting(outputs):
-    """Return outputs without stderr and ids of widgets, and as one what was printed in one go, however it has come."""
-    kept = []
-    for output in outputs:
+def normal_outputs(cell):
+    """Return the outputs of a cell without stderr and ids of widgets; text that was printed in parts is joined."""
+    outputs = []
+    for output in cell.outputs:
         output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-        if kept and output.output_type == kept[-1].output_type == "stream" and output.name == "stdout":
-            kept[-1].text += output.text
+        if "metadata" in output:        # of a picture its description stays
+            output.metadata = {mime: {"alt": about["alt"]} for mime, about in output.metadata.items()
+                               if isinstance(about, dict) and "alt" in about}
+        if "execution_count" in output:
+            output.execution_count = cell.execution_count
+        if outputs and output.output_type == outputs[-1].output_type == "stream" and output.name == "stdout":
+            outputs[-1].text += output.text
         elif output.get("name") != "stderr":
-            kept.append(output)
-    return kept
+            outputs.append(output)
+    return outputs

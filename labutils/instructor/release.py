@@ -11,7 +11,7 @@ import nbformat
 from ..paths import PROJECT_ROOT
 from .labs import UsageError, lab_names, lab_title, read_lab
 
-# what it takes beside the notebooks
+# besides the notebooks
 PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
          "notebooks/quick", "notebooks/expected")
 # targets of the Makefile that find nothing to work on, or end at the first exercise that is not done
@@ -28,8 +28,8 @@ make lab
 
 makes a virtual environment in `.venv` (about 6 GB, a few minutes the first time) and opens JupyterLab on the notebooks.
 Step through one with Shift+Enter. Each has one cell of *parameters*: change a value, run again, and compare. On a slow
-machine start with `dataset = "digits"`, or take the trained weights with `pretrained = True`. Pictures and weights go to
-`runs/`.
+machine start with `dataset = "digits"`, or take the trained weights with `pretrained = True`. Pictures and weights go
+to `runs/`.
 
 {exercises}
 
@@ -39,7 +39,7 @@ machine start with `dataset = "digits"`, or take the trained weights with `pretr
 
 ## Other ways to install
 
-In an environment made in one of these ways, `jupyter lab notebooks` stands for `make lab`.
+In an environment made in one of these ways, `jupyter lab notebooks` replaces `make lab`.
 
 {install}
 
@@ -48,12 +48,12 @@ In an environment made in one of these ways, `jupyter lab notebooks` stands for 
 {licence}
 """
 EXERCISES = {
-    "student": "Where a cell says `# YOUR CODE HERE`, put your answer in the place of the line below it; the line "
-               "`checks.check_...` after it says at once whether it is right, or what is probably wrong. *Run All* stops at the "
-               "first exercise that is not done.",
+    "student": "Where a cell says `# YOUR CODE HERE`, replace the line below it with your answer; the line "
+               "`checks.check_...` after it says at once whether it is right, or what is probably wrong. *Run All* "
+               "stops at the first exercise that is not done.",
     "solutions": "This is the version with the solutions: they are folded away in the cells of the exercises."}
-MARKS = {"SOLUTION": re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.M | re.S),
-         "HIDDEN TESTS": re.compile(r"^([ \t]*)### BEGIN HIDDEN TESTS\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.M | re.S)}
+MARKS = {name: re.compile(rf"^([ \t]*)### BEGIN {name}\n.*?^[ \t]*### END {name}[ \t]*{end}", re.M | re.S)
+         for name, end in (("SOLUTION", "$"), ("HIDDEN TESTS", r"\n?"))}
 TEACHERS_ONLY = {"answer", "instructor"}        # tags of cells that no student gets
 
 
@@ -73,8 +73,8 @@ def release(folder, names=()):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".release-") as part:
             whole = Path(part) / folder.name
-            for version, labs in versions.items():
-                write_version(whole / version, labs)
+            for version, labs_of_version in versions.items():
+                write_version(whole / version, labs_of_version)
             shutil.make_archive(str(whole / "student"), "zip", whole, "student")
             if folder.exists():
                 folder.rmdir()
@@ -85,7 +85,7 @@ def release(folder, names=()):
 
 
 def write_version(folder, notebooks):
-    """Write the notebooks {name: notebook}, and beside them what it takes to run them; `folder` is named by the version."""
+    """Write the notebooks {name: notebook} and all that they need; the name of `folder` is that of the version."""
     for part in PARTS:
         source, target = PROJECT_ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,12 +100,12 @@ def write_version(folder, notebooks):
 
 
 def readme(version, names):
-    """Return what the reader of a version has to know; what is said of data, packages and licence is the project's README's."""
+    """Return the README of a version; its parts about data, packages and licence are those of the project's README."""
     text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
     sections = {title: body.strip() for title, body in re.findall(r"^## (.*)\n((?:(?!## ).*\n?)*)", text, re.M)}
-    labs = "\n".join(f"- [{lab_title(name)}](notebooks/{name}.ipynb)" for name in names)
+    contents = "\n".join(f"- [{lab_title(name)}](notebooks/{name}.ipynb)" for name in names)
     install = "\n".join(re.findall("^- .*", sections["Other ways to install"], re.M))
-    return README.format(labs=labs, exercises=EXERCISES[version], data=sections["Data"], install=install,
+    return README.format(labs=contents, exercises=EXERCISES[version], data=sections["Data"], install=install,
                          licence=sections["Licence"])
 
 
@@ -121,7 +121,8 @@ def student_version(name, notebook):
     student = deepcopy(notebook)
     student.cells = [student_cell(name, cell) for cell in student.cells
                      if not TEACHERS_ONLY & set(cell.metadata.get("tags", []))]
-    student.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata}
+    student.metadata = {key: value for key, value in notebook.metadata.items()
+                        if key in ("kernelspec", "language_info")}
     return student
 
 
@@ -132,13 +133,13 @@ def student_cell(name, cell):
     cell.source = MARKS["SOLUTION"].sub(lambda match: stub(match.group(1), exercise), cell.source)
     cell.source = MARKS["HIDDEN TESTS"].sub("", cell.source).rstrip("\n")
     if left := re.search(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)", cell.source):
-        raise UsageError(f"{name}, cell {cell.id}: the mark {left.group(0)!r} has no partner; every BEGIN needs its END")
+        raise UsageError(f"{name}, cell {cell.id}: the mark {left[0]!r} has no partner; every BEGIN needs its END")
     if cell.cell_type == "code":
         cell.outputs, cell.execution_count = [], None
     return cell
 
 
 def stub(indent, exercise):
-    """Return the lines that stand in the place of a solution."""
+    """Return the lines that replace a solution."""
     return (f"{indent}# YOUR CODE HERE\n"
             f'{indent}raise NotImplementedError("{exercise}: put your answer in the place of this line")')

@@ -1,393 +1,148 @@
-"""Run one lab with papermill; keep what it made and what is known of the run, also when it fails."""
+"""Run one lab, and save what it made and what is known of the run, also when it fails."""
 
-import asyncio
-import hashlib
-import json
-import logging
-import platform
-import re
-import subprocess
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
-from datetime import datetime, timezone
-from functools import cache, partial
-from importlib.metadata import version
-from pathlib import Path
-from typing import NamedTuple
+from functools import cache
 
 import nbformat
-import papermill
-import psutil
 from nbconvert import HTMLExporter
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
 
-from ..checkpoints import PRETRAINED_DIR
-from ..paths import HALF_WRITTEN, PROJECT_ROOT, replacing
-from .labs import UsageError, effective_parameters, lab_path, read_lab
+from .kernel import Watch, describe, execute
+from .labs import UsageError, effective_parameters, lab_path
+from .record import (
+    Outcome,
+    Run,
+    as_json,
+    files_in,
+    find_metrics,
+    fingerprint,
+    new_record,
+    read_run,
+    remove_files,
+    remove_half_written,
+    write_text,
+)
 
-START_TIMEOUT = 120     # seconds until the kernel must answer
-SAVE_EVERY = 5          # seconds: to write a large notebook takes some 20 ms
-QUIET_KERNEL = ["--IPKernelApp.log_level=CRITICAL"]     # its complaints about an interruption would stand between our lines
-NO_FIGURES = ("resume", "tensorboard_dir")      # parameters on which no figure depends
-PACKAGES = ("labutils", "torch", "torchvision", "numpy", "papermill")
 EXPORTING = threading.Lock()    # the exporter keeps state while it works
-
-
-class Job(NamedTuple):
-    """One lab to run: its parameters, the folder for what it writes, seconds for a cell; `force`: whatever lies there."""
-    lab: str
-    parameters: dict
-    folder: Path
-    timeout: int
-    force: bool = False
-
-
-class Outcome(NamedTuple):
-    """How a run ended: status "ok", "failed" or "interrupted", the figures or the error; `kept` from an earlier run."""
-    lab: str
-    status: str
-    seconds: float
-    results: dict
-    error: str = ""
-    run: str = ""
-    kept: bool = False
-
-
-class Watch:
-    """A run as seen from outside while it goes on: how far it is, what its kernel uses. `stop` ends it."""
-
-    def __init__(self):
-        self.notebook, self.kernel, self.started, self.stopped = None, None, None, False
-        self.cell, self.cpu_seconds, self.peak_memory = 0, 0.0, 0
-        self.found = {}     # the files that were in the folder before, as `files_in` has them
-        self.saved = ""     # what stands in the file of the notebook
-
-    def attach(self, pid):
-        """Take note of the kernel's process."""
-        with suppress(psutil.NoSuchProcess):
-            self.kernel = psutil.Process(pid)
-        if self.stopped:        # it came while there was no kernel to kill
-            self.stop()
-
-    def begin_cell(self, cell_index, **_):
-        """Take note of the cell in progress, counted from 1."""
-        self.cell = cell_index + 1
-
-    def measure(self, **_):
-        """Take note of the kernel's CPU time and memory; a kernel that is dead leaves the last values."""
-        with suppress(psutil.Error, OSError):
-            self.cpu_seconds = sum(self.kernel.cpu_times()[:4])     # user and system, its own and its ended children's
-            self.peak_memory = max(self.peak_memory, peak_memory(self.kernel))
-
-    def place(self):
-        """Say where the run was stopped."""
-        return f"stopped in cell {self.cell} of {len(self.notebook.cells)}" if self.cell else "stopped before its first cell"
-
-    def stop(self):
-        """Kill the kernel, now or as soon as it is there, with all processes that it has started."""
-        self.stopped = True
-        with suppress(psutil.Error, AttributeError):
-            for process in [*self.kernel.children(recursive=True), self.kernel]:
-                with suppress(psutil.Error):
-                    process.kill()
-
-
-def peak_memory(process):
-    """Return the most bytes that a process has held; where the system does not count that, those of this moment."""
-    if platform.system() == "Linux":
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-        return 1024 * int(found[1]) if found else 0     # a zombie has none
-    memory = process.memory_info()
-    return getattr(memory, "peak_wset", memory.rss)
-
-
-class WatchedClient(PapermillNotebookClient):
-    """papermill's client, which shows its kernel to a `Watch`, and calls `save` every few seconds."""
-
-    def __init__(self, manager, watch, save, **options):
-        super().__init__(manager, on_cell_start=self.begin_cell, on_cell_executed=watch.measure, **options)
-        self.watch, self.save, self.timer = watch, save, None
-
-    def begin_cell(self, **about):
-        """Tell the watch; with the first cell begins the saving."""
-        self.watch.begin_cell(**about)
-        if self.timer is None:
-            self.save_later()
-
-    def save_later(self):
-        """Save in some seconds, and so on: in the client's own thread, when it waits for the kernel."""
-        self.timer = asyncio.get_running_loop().call_later(SAVE_EVERY, self.save_now)
-
-    def save_now(self):
-        """Save, and see to the next time."""
-        self.save()
-        self.save_later()
-
-    def start_new_kernel(self, **options):
-        """Start the kernel and show it."""
-        super().start_new_kernel(**options)
-        self.watch.attach(self.km.provisioner.pid)
-
-    @contextmanager
-    def setup_kernel(self, **options):
-        """Have a kernel as long as the block lasts; at the end measure it, and save no more."""
-        with super().setup_kernel(**options):
-            try:
-                yield
-            finally:
-                self.watch.measure()
-                if self.timer is not None:
-                    self.timer.cancel()
-
-
-class WatchedEngine(NBClientEngine):
-    """papermill's engine with a `Watch`. The kernel gets its folder from here: a chdir would be one for all threads."""
-
-    @classmethod
-    def execute_managed_notebook(cls, manager, kernel_name, *, watch, save, folder, start_timeout, execution_timeout, **_):
-        """Execute the notebook of papermill's `manager`, and call `save` now and then; time-outs in seconds."""
-        watch.notebook = manager.nb
-        quiet = logging.getLogger("labs.quiet")     # what it would print stands in the error that we report
-        quiet.setLevel(logging.CRITICAL)
-        WatchedClient(manager, watch, save, kernel_name=kernel_name, startup_timeout=start_timeout,
-                      timeout=execution_timeout, extra_arguments=list(QUIET_KERNEL),
-                      resources={"metadata": {"path": folder}}, log=quiet).execute()
-
-
-papermill_engines.register("labs", WatchedEngine)
 
 
 def run_job(job, watch=None):
     """Run one lab and return its `Outcome`; never raises for a fault of the lab or of the disk.
 
-    In `job.folder` lie afterwards the executed notebook (as far as it came), its HTML, `run.json`
-    (parameters, circumstances, status, the files it has left), and, if all went well, `results.json` (what
-    `show_results` got). The trainings of a run that was stopped, in the same folder, with the same code and
-    parameters, are resumed, but by `job.force`; else what the run before has left there by its record is removed.
-    While the run goes on, and for ever if this process is killed, `run.json` says "interrupted"; beside it
-    lies the notebook as it was some seconds ago.
+    Afterwards `job.folder` has the executed notebook (as far as it came), its HTML, run.json, and, if all went well,
+    results.json with the metrics that `show_results` got. If an earlier run in the folder was stopped, with the same
+    code and parameters, its trainings are resumed, unless `job.force` is set. Otherwise the files that it has left are
+    removed. While the run goes on, and for ever if this process is killed, run.json says "interrupted", and the
+    notebook is saved every few seconds.
     """
-    watch, record = watch or Watch(), new_record(job)
-    watch.started = time.perf_counter()
-    error = attempt(begin, job, watch, record) or attempt(execute, job, watch, record) or without_results(watch.notebook)
-    stopped, seconds = watch.stopped, time.perf_counter() - watch.started       # a later signal is not what ended the lab
-    results = {} if error else find_results(watch.notebook)
-    attempt(remove_halves, job.folder)
-    fault = attempt(keep, job, watch.notebook, results)
-    attempt(note_files, job, watch, record)
-    status = "interrupted" if error and stopped else "failed" if error or fault else "ok"
-    error = watch.place() if status == "interrupted" else error or fault
-    record |= {"status": status, "error": error, "seconds": round(seconds, 3), "cpu_seconds": round(watch.cpu_seconds, 3),
-               "peak_memory": watch.peak_memory, "device": results.get("device")}
-    if fault := attempt(write_text, job.folder / "run.json", as_json(record)):
-        status, error = (status, error) if error else ("failed", fault)
-        attempt(overwrite, job.folder / "run.json", record | {"status": status, "error": error})
-    watch.notebook = watch.saved = None     # a sweep has many
-    return Outcome(job.lab, status, seconds, {} if error else results, error, job.folder.name)
+    return Runner(job, watch or Watch()).run()
 
 
-def attempt(action, *arguments):
-    """Call `action` and return "", or one line about the error that it raised."""
-    try:
-        action(*arguments)
-        return ""
-    except Exception as fault:      # papermill, nbclient, zmq and nbconvert have no common class of errors
-        return describe(fault)
+class Runner:
+    """A job in progress: its kernel, its record, the files of its folder. The first of its `faults` is reported."""
+
+    def __init__(self, job, watch):
+        self.job, self.watch, self.record, self.faults = job, watch, new_record(job), []
+        self.files_before, self.saved_text = {}, ""
+
+    def run(self):
+        """Do all steps and return the `Outcome`; the later ones also after a fault in an earlier one."""
+        job, watch, record, metrics = self.job, self.watch, self.record, {}
+        watch.started = time.perf_counter()
+        with self.noting_faults():
+            self.prepare()
+            self.execute()
+            if not (metrics := find_metrics(watch.notebook)):
+                raise UsageError("the notebook ran, but show_results was not called in it")
+        stopped, seconds = watch.stopped, time.perf_counter() - watch.started       # a later signal did not end the lab
+        for step in (lambda: remove_half_written(job.folder), lambda: self.save_outputs(metrics), self.note_files):
+            with self.noting_faults():
+                step()
+        record.status, record.error = self.verdict(stopped)
+        record.seconds, record.cpu_seconds = round(seconds, 3), round(watch.cpu_seconds, 3)
+        record.peak_memory, record.device = watch.peak_memory, metrics.get("device")
+        with self.noting_faults():
+            self.write_record()
+        watch.notebook, (status, error) = None, self.verdict(stopped)       # a sweep has many notebooks
+        return Outcome(job.lab, status, seconds, {} if error else metrics, error, job.name)
+
+    @contextmanager
+    def noting_faults(self):
+        """Note an exception of the block, and go on after it."""
+        try:
+            yield
+        except Exception as fault:      # papermill, nbclient, zmq and nbconvert have no common class of errors
+            self.faults.append(fault)
+
+    def verdict(self, stopped):
+        """Return (status, error); `stopped`: a signal ended the lab."""
+        if not self.faults:
+            return "ok", ""
+        return ("interrupted", self.watch.where_stopped()) if stopped else ("failed", describe(self.faults[0]))
+
+    def prepare(self):
+        """Make the folder, and remove what an earlier run has left there, unless it is resumed."""
+        job, record = self.job, self.record
+        job.folder.mkdir(parents=True, exist_ok=True)
+        remove_half_written(job.folder)
+        self.files_before, earlier = files_in(job.folder), read_run(job.folder) or Run(folder=job.folder)
+        (job.folder / "results.json").unlink(missing_ok=True)
+        record.files = earlier.files
+        self.write_record()         # from now on it no longer says that the earlier run went well
+        record.fingerprint = fingerprint(job)
+        record.resumed = (not job.force and earlier.fingerprint == record.fingerprint and earlier.status != "ok"
+                          and "resume" in effective_parameters(job.lab, {}) and any(job.folder.glob("*.state")))
+        if not record.resumed:
+            remove_files(job.folder, earlier.files)
+            remove_states(job.folder)
+            self.files_before, record.files = files_in(job.folder), []
+        self.write_record()
+
+    def execute(self):
+        """Execute the lab's notebook; raises what stopped it."""
+        parameters = self.job.parameters | {"out_dir": str(self.job.folder)}
+        if self.record.resumed:
+            parameters["resume"] = True
+        execute(lab_path(self.job.lab), parameters, self.watch, self.autosave, self.job.timeout)
+
+    def autosave(self):
+        """Write the notebook and the list of files, if they have changed."""
+        text = nbformat.writes(without_progress(deepcopy(self.watch.notebook)))     # the client still adds to its own
+        if text != self.saved_text:
+            write_text(self.job.folder / f"{self.job.lab}.ipynb", text)
+            self.saved_text = text
+        files = self.record.files
+        self.note_files()
+        if self.record.files != files:
+            self.write_record()
+
+    def save_outputs(self, metrics):
+        """Write the notebook and its HTML, if the run got that far, and the metrics, if there are any."""
+        folder, lab, notebook = self.job.folder, self.job.lab, self.watch.notebook
+        if notebook is not None:
+            write_text(folder / f"{lab}.ipynb", nbformat.writes(without_progress(notebook)))
+            with EXPORTING:
+                html, _ = exporter().from_notebook_node(notebook)
+            write_text(folder / f"{lab}.html", html)
+        if metrics:
+            write_text(folder / "results.json", as_json(metrics))
+            remove_states(folder)
+
+    def note_files(self):
+        """List the files of the run in its record: those listed already, and all that are new or have changed."""
+        self.record.files = sorted(name for name, changed in files_in(self.job.folder).items()
+                                   if name in self.record.files or self.files_before.get(name) != changed)
+
+    def write_record(self):
+        """Write run.json."""
+        write_text(self.job.folder / "run.json", as_json(self.record))
 
 
-def describe(fault):
-    """Say in one line what stopped a notebook."""
-    if isinstance(fault, papermill.PapermillExecutionError):
-        text = str(fault.evalue).strip().splitlines()
-        return f"{fault.ename}: {text[0] if text else 'no message'} (cell {fault.exec_count})"
-    if isinstance(fault, UsageError):
-        return str(fault)
-    return f"{type(fault).__name__}: {str(fault).strip() or 'no message'}".splitlines()[0]
-
-
-def new_record(job):
-    """Return what `run.json` says of a run that has not come to its end."""
-    return {"lab": job.lab, "status": "interrupted", "error": "the run did not come to its end",
-            "parameters": job.parameters, "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": None, "cpu_seconds": None, "peak_memory": None, "device": None, **circumstances(),
-            "files": [], "fingerprint": None}
-
-
-@cache
-def circumstances():
-    """Return Python, versions of packages, and the revision of the project, if it is under git."""
-    revision, modified = None, False
-    with suppress(OSError, subprocess.SubprocessError):     # no git, or not a working tree
-        root, revision_here = git("rev-parse", "--show-toplevel", "HEAD").splitlines()
-        if Path(root) == PROJECT_ROOT:      # a copy of the course may lie in a repository of somebody's own
-            revision, modified = revision_here, bool(git("status", "--porcelain", "--untracked-files=no"))
-    return {"python": platform.python_version(), "versions": {package: version(package) for package in PACKAGES},
-            "revision": revision, "modified": modified}
-
-
-def git(*arguments):
-    """Return what git says about the project."""
-    return subprocess.run(["git", "--no-optional-locks", "-C", PROJECT_ROOT, *arguments], check=True, timeout=30,
-                          capture_output=True, text=True).stdout
-
-
-def fingerprint(job):
-    """Return a SHA-256 sum of all in the course that decides the figures of a run; raises `UsageError` as `read_lab`.
-
-    That is the code of the notebook, the sources of labutils and the card of the shipped weights, the parameters.
-    """
-    code = [cell.source for cell in read_lab(job.lab).cells if cell.cell_type == "code"]
-    files = [*sorted(Path(__file__).parents[1].glob("*.py")), PRETRAINED_DIR / "card.json"]
-    sources = [path.read_text(encoding="utf-8") for path in files if path.exists()]
-    parameters = effective_parameters(job.lab, job.parameters)
-    parts = [code, sources, {name: value for name, value in parameters.items() if name not in NO_FIGURES}]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def earlier_record(folder):
-    """Return what `run.json` says of an earlier run in a folder, or {}; its "files" are a list in any case."""
-    try:
-        record = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):    # missing, or not written by us
-        record = {}
-    files = record.get("files")     # data: somebody may have edited them
-    return {**record, "files": files if isinstance(files, list) else []}
-
-
-def earlier_records(jobs):
-    """Return {folder: record} of the runs that went well in the folders of the jobs and beside them."""
-    paths = [path for parent in {job.folder.parent for job in jobs} for path in sorted(parent.glob("*/run.json"))]
-    records = {path.parent: earlier_record(path.parent) for path in paths}
-    return {folder: record for folder, record in records.items() if record.get("status") == "ok"}
-
-
-def runs_beside(jobs, records):
-    """Return {fingerprint: folder} of the runs in `records` that none of the jobs will write over."""
-    own = {job.folder for job in jobs}
-    return {str(record.get("fingerprint")): folder for folder, record in records.items() if folder not in own}
-
-
-def earlier_outcome(job, beside=None):
-    """Return the `Outcome` of an earlier run of the same code with the same parameters that went well, or None.
-
-    It lies in the job's folder or, from a sweep that varied other parameters and so chose another name, in one of
-    those `beside` it, {fingerprint: folder}.
-    """
-    try:
-        mark = fingerprint(job)
-    except (OSError, ValueError):       # its run will say so
-        return None
-    folders = [job.folder, *([beside[mark]] if beside and mark in beside else [])]
-    return next(filter(None, (kept_outcome(job.lab, folder, mark) for folder in folders)), None)
-
-
-def kept_outcome(lab, folder, mark):
-    """Return the `Outcome` of the run in a folder if it went well and has the fingerprint `mark`, or None."""
-    try:
-        run = earlier_record(folder)
-        if run["status"] == "ok" and run["fingerprint"] == mark:
-            results = dict(json.loads((folder / "results.json").read_text(encoding="utf-8")))
-            return Outcome(lab, "ok", float(run["seconds"]), results, run=folder.name, kept=True)
-    except (OSError, ValueError, LookupError, TypeError):   # missing, damaged, or not written by us: run it
-        pass
-    return None
-
-
-def wanted(path):
-    """Tell whether a file is the run's to keep: not what only resumes a training, nor what is hidden or half-written."""
-    return path.suffix != ".state" and not any(part.startswith(".") for part in path.parts)
-
-
-def files_in(folder):
-    """Return {relative path: time of change} of the `wanted` files in a folder, without `run.json` and links."""
-    paths = {path.relative_to(folder): path for path in folder.rglob("*")}
-    return {name.as_posix(): path.stat().st_mtime_ns for name, path in paths.items()
-            if wanted(name) and name != Path("run.json") and path.is_file() and not path.is_symlink()}
-
-
-def note_files(job, watch, record):
-    """Let a record name the files that are the run's: those it had named, and all that were not there before as they are."""
-    record["files"] = sorted(name for name, changed in files_in(job.folder).items()
-                             if name in record["files"] or watch.found.get(name) != changed)
-
-
-def remove_files(folder, names):
-    """Remove those files in a run's folder that its record names: whatever names it holds, none leads out of the folder."""
-    for name in files_in(folder):
-        if name in names:
-            (folder / name).unlink()
-
-
-def remove_halves(folder):
-    """Remove what a kernel that was killed has left half-written: such a state would not resume anything."""
-    for path in folder.rglob(f"{HALF_WRITTEN}*"):
-        if path.is_file():
-            path.unlink()
-
-
-def begin(job, watch, record):
-    """Make the folder; what an earlier run has said there is no longer true, nor its files, unless it is resumed."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    remove_halves(job.folder)
-    watch.found, stopped = files_in(job.folder), earlier_record(job.folder)
-    (job.folder / "results.json").unlink(missing_ok=True)
-    record["files"] = stopped["files"]
-    write_text(job.folder / "run.json", as_json(record))
-    record["fingerprint"] = fingerprint(job)
-    record["resumed"] = (not job.force and stopped.get("fingerprint") == record["fingerprint"] and stopped.get("status") != "ok"
-                         and "resume" in effective_parameters(job.lab, {}) and any(job.folder.glob("*.state")))
-    if not record["resumed"]:
-        remove_files(job.folder, stopped["files"])
-        forget_trainings(job)
-        watch.found, record["files"] = files_in(job.folder), []
-    write_text(job.folder / "run.json", as_json(record))
-
-
-def execute(job, watch, record):
-    """Execute a lab's notebook, which `watch.notebook` holds as far as it came; raises what stopped it."""
-    source = lab_path(job.lab)
-    parameters = {**job.parameters, "out_dir": str(job.folder), **({"resume": True} if record["resumed"] else {})}
-    papermill.execute_notebook(
-        as_template(source), None, parameters, engine_name="labs", kernel_name="python3",
-        progress_bar=False, autosave_cell_every=0, start_timeout=START_TIMEOUT, execution_timeout=job.timeout,
-        watch=watch, save=partial(attempt, autosave, job, watch, record), folder=str(source.parent))
-
-
-def as_template(path):
-    """Return a path as papermill wants it, which fills in parameters where it has braces."""
-    return str(path).translate(str.maketrans({"{": "{{", "}": "}}"}))
-
-
-def autosave(job, watch, record):
-    """Write what has changed of the notebook and of the list of files; a fault is none of the run's: `keep` comes yet."""
-    text = nbformat.writes(without_progress(deepcopy(watch.notebook)))      # the client still adds to its own
-    if text != watch.saved:
-        write_text(job.folder / f"{job.lab}.ipynb", text)
-        watch.saved = text
-    before = record["files"]
-    note_files(job, watch, record)
-    if record["files"] != before:
-        write_text(job.folder / "run.json", as_json(record))
-
-
-def keep(job, notebook, results):
-    """Write the notebook, its HTML and `results.json`, if there are such, each whole or not at all."""
-    if notebook is not None:
-        write_text(job.folder / f"{job.lab}.ipynb", nbformat.writes(without_progress(notebook)))
-        with EXPORTING:
-            html, _ = exporter().from_notebook_node(notebook)
-        write_text(job.folder / f"{job.lab}.html", html)
-    if results:
-        write_text(job.folder / "results.json", as_json(results))
-        forget_trainings(job)
-
-
-def forget_trainings(job):
-    """Remove the states from which stopped trainings would go on: they are as large as the networks, and more."""
-    for state in job.folder.glob("*.state"):
+def remove_states(folder):
+    """Remove the states of trainings: they are larger than the networks, and of no use after a run that went well."""
+    for state in folder.glob("*.state"):
         state.unlink()
 
 
@@ -395,17 +150,6 @@ def forget_trainings(job):
 def exporter():
     """Return the exporter to HTML; it is slow to make."""
     return HTMLExporter()
-
-
-def as_json(data):
-    """Return `data` as text to write into a file."""
-    return json.dumps(data, indent=2) + "\n"
-
-
-def write_text(path, text):
-    """Write a file whole or not at all."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def without_progress(notebook):
@@ -417,46 +161,39 @@ def without_progress(notebook):
     return notebook
 
 
-def overwrite(path, record):
-    """Put a record in the place of what stands in a file, and in no more room: that much even a full disk has given already.
+def kept_outcomes(jobs, earlier):
+    """Return {folder of a job: Outcome} for the jobs that need not run, since one of the `earlier` runs did the same.
 
-    What is too long loses names of files, then the end of the error.
+    The same is: the same code and parameters, and the run went well. It may be in the job's own folder or, if an
+    earlier sweep varied other parameters and so named its folders differently, in another one that no job writes to.
     """
-    room = path.stat().st_size
-    while len(text := json.dumps(record, separators=(",", ":"))) > room and (record["files"] or record["error"]):
-        part = "files" if record["files"] else "error"
-        record = record | {part: record[part][:-1]}
-    with path.open("r+", encoding="utf-8") as file:
-        file.write(text.ljust(room))
-
-
-def find_results(notebook):
-    """Return the figures that the last `show_results` of a notebook emitted, or {}."""
-    for cell in reversed(notebook.cells):
-        for output in cell.get("outputs", []):
-            found = output.get("data", {}).get("application/json")
-            if isinstance(found, dict):     # a lab may display other JSON as well
-                return found
-    return {}
-
-
-def without_results(notebook):
-    """Return "", or one line if no figures are in a notebook that has run."""
-    return "" if find_results(notebook) else "the notebook ran, but show_results was not called in it"
+    in_folder = {run.folder: run for run in earlier if not run.error and run.seconds is not None}
+    targets, kept = {job.folder for job in jobs}, {}
+    elsewhere = {run.fingerprint: run for folder, run in in_folder.items() if folder not in targets}
+    for job in jobs:
+        try:
+            key = None if job.force else fingerprint(job)
+        except (OSError, ValueError):       # the run will report the fault
+            continue
+        for run in (in_folder.get(job.folder), elsewhere.get(key)):
+            if key and run and run.fingerprint == key:
+                kept.setdefault(job.folder, Outcome(job.lab, "ok", run.seconds, run.metrics, name=run.name, kept=True))
+    return kept
 
 
 def table(outcomes):
-    """Return the outcomes as a table in plain text: run, status, seconds, key figures."""
-    rows = [("lab", "status", "seconds", "key figures")]
-    rows += [(o.run or o.lab, "ok (kept)" if o.kept else o.status, f"{o.seconds:.0f}", o.error or key_figures(o.results))
-             for o in outcomes]
+    """Return the outcomes as a table in plain text: run, status, seconds, first metrics."""
+    rows = [("lab", "status", "seconds", "metrics")]
+    for outcome in outcomes:
+        rows.append((outcome.name or outcome.lab, "ok (kept)" if outcome.kept else outcome.status,
+                     f"{outcome.seconds:.0f}", outcome.error or first_metrics(outcome.metrics)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join("  ".join([*(text.ljust(width) for text, width in zip(row, widths)), row[3]]) for row in rows)
 
 
-def key_figures(results, n=4):
-    """Return the first figures of a lab in one line; what every lab has is left out."""
+def first_metrics(metrics, n=4):
+    """Return the first metrics of a lab in one line, without those that every lab has."""
     common = ("epochs", "seconds", "images_per_second", "device", "dataset")
-    figures = [(name, value) for name, value in results.items()
-               if name not in common and isinstance(value, (int, float)) and not isinstance(value, bool)]
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures[:n])
+    found = [(name, value) for name, value in metrics.items()
+             if name not in common and isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return ", ".join(f"{name} {value:.4g}" for name, value in found[:n])

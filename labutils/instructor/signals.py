@@ -8,7 +8,8 @@ from contextlib import contextmanager
 @contextmanager
 def on_signals(handler):
     """Have Ctrl-C, SIGTERM and a closed terminal call `handler` as long as the block lasts."""
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]    # not on Windows
+    names = ("SIGINT", "SIGTERM", "SIGHUP")     # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()    # the only one that may
     before = {number: signal.signal(number, handler) for number in numbers
               if main and signal.getsignal(number) != signal.SIG_IGN}       # nohup, or in the background
