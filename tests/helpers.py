@@ -14,6 +14,7 @@ import nbformat
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from labutils.checkpoints import read_checkpoint
@@ -32,6 +33,16 @@ needs_mnist = pytest.mark.skipif(SOURCES["mnist"].find() is None,
 # settings of hypothesis; its fixtures are the test's, which serve all examples
 quick = settings(max_examples=60, deadline=None, derandomize=True,
                  suppress_health_check=[HealthCheck.function_scoped_fixture])
+anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+                     st.lists(st.integers(), max_size=3))
+
+
+def check_named(name, value, call):
+    """Check that a call with the argument `name` equal to `value` goes well, or that its `ValueError` names both."""
+    try:
+        call()
+    except ValueError as error:
+        assert f"{name}={value!r}" in str(error)
 
 
 class Boobytrap:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import idx, needs_mnist, quick, write_picture
+from helpers import anything, check_named, idx, needs_mnist, quick, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -104,6 +104,12 @@ def test_a_bad_argument_is_named(name, value, parts):
         get_loaders(**{"name": "digits", name: value})
     expected = parts if name in ("name", "image_shape") else [f"{name}={value!r}", *parts]
     assert all(part in str(error.value) for part in expected) and "\n" not in str(error.value), str(error.value)
+
+
+@quick
+@given(value=anything)
+def test_any_batch_size_is_accepted_or_named(value):
+    check_named("batch_size", value, lambda: get_loaders("digits", value))
 
 
 # -------------------------------------------------------------------------------- bundled pictures
@@ -481,7 +487,7 @@ def whole_pictures():
 WHOLE = whole_pictures()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 @settings(quick, max_examples=300)
 @given(ending=st.sampled_from(sorted(WHOLE)), where=st.floats(0, 1), patch=st.binary(min_size=1, max_size=8),
        cut=st.booleans())

@@ -5,6 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from helpers import anything, check_named, quick
+from hypothesis import given
 
 from labutils import get_device, seed_everything
 
@@ -16,7 +18,7 @@ def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
     assert get_device().type == expected
 
 
-@pytest.mark.parametrize("prefer", ["cuda", "cuda:7", "mps", "gpu", "", None, 3.5, "meta"])
+@pytest.mark.parametrize("prefer", ["cuda", "cuda:7", "cuda:x", "mps", "gpu", "", "cpu ", None, 3.5, [1], "meta"])
 def test_a_device_that_is_not_there_is_named(monkeypatch, prefer):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
@@ -38,7 +40,14 @@ def test_seed_repeats_all_three_generators():
     assert first[0] != other[0] and first[1] != other[1] and not torch.equal(first[2], other[2])
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "0", True, None])
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "0", True, None, float("nan"), [1]])
 def test_a_bad_seed_is_named(seed):
     with pytest.raises(ValueError, match="seed="):
         seed_everything(seed)
+
+
+@quick
+@given(value=anything)
+def test_any_value_is_accepted_or_named(value):
+    check_named("seed", value, lambda: seed_everything(value))
+    check_named("device", value, lambda: get_device(value))

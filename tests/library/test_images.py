@@ -1,7 +1,11 @@
+"""Pictures: conversion to bytes, collages, files, and how they are shown."""
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import anything, check_named, quick
+from hypothesis import given
 
 from labutils import collage, save_image, show, to_uint8
 
@@ -16,11 +20,6 @@ def test_to_uint8_maps_the_range_and_clips():
 def test_to_uint8_takes_bfloat16_and_leaves_bytes_alone():
     assert to_uint8(torch.ones(2, dtype=torch.bfloat16)).tolist() == [255, 255]
     assert to_uint8(torch.tensor([3, 200], dtype=torch.uint8)).tolist() == [3, 200]
-
-
-def test_to_uint8_refuses_a_diverged_picture():
-    with pytest.raises(ValueError, match="not finite"):
-        to_uint8(torch.tensor([0.0, float("nan")]))
 
 
 def test_collage_equals_a_sheet_put_together_by_hand():
@@ -44,18 +43,6 @@ def test_collage_of_colour_keeps_the_channels_apart():
     assert sheet[0, 0].tolist() == [255, 0, 0] and sheet[3, 9].tolist() == [0, 0, 255]
 
 
-@pytest.mark.parametrize("images, n_cols, scale, message", [
-    (torch.zeros(3, 2, 4, 4), 1, 1, r"\(3, 2, 4, 4\)"),
-    (torch.zeros(0, 1, 4, 4), 1, 1, "at least one picture"),
-    (torch.zeros(28, 28), 1, 1, r"\(28, 28\)"),
-    (torch.zeros(2, 4, 4), 0, 1, "n_cols=0"),
-    (torch.zeros(2, 4, 4), 1, 1.5, "scale=1.5"),
-])
-def test_collage_names_what_is_wrong(images, n_cols, scale, message):
-    with pytest.raises(ValueError, match=message):
-        collage(images, n_cols, scale=scale)
-
-
 def test_save_image_keeps_colours_and_grey_values(tmp_path):
     rgb = np.zeros((2, 2, 3), np.uint8)
     rgb[0, 0] = 255, 128, 0
@@ -74,17 +61,6 @@ def test_save_image_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize("name, image, message", [
-    ("a.xyz", np.zeros((2, 2), np.uint8), ".xyz"),
-    ("a.png", np.zeros((2, 2)), "float64"),
-    ("a.png", np.zeros((1, 2, 2, 1), np.uint8), r"\(1, 2, 2, 1\)"),
-])
-def test_save_image_names_what_is_wrong(tmp_path, name, image, message):
-    with pytest.raises(ValueError, match=message):
-        save_image(tmp_path / name, image)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("shape", [(30, 50), (30, 50, 3)])
 def test_show_puts_every_pixel_into_the_notebook_once(monkeypatch, capsys, shape):
     shown = []
@@ -94,3 +70,48 @@ def test_show_puts_every_pixel_into_the_notebook_once(monkeypatch, capsys, shape
     decoded = cv2.imdecode(np.frombuffer(shown[0].data, np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(decoded[..., ::-1] if len(shape) == 3 else decoded, picture)
     assert shown[0].format == "png" and capsys.readouterr().out == "its title\n"
+
+
+IMAGES = torch.zeros(4, 8, 8)
+BYTES = np.zeros((4, 4), np.uint8)
+
+
+@pytest.mark.parametrize("call, part", [
+    (lambda path: collage(None, 2), "dtype object"),
+    (lambda path: collage("pictures", 2), "array of real numbers"),
+    (lambda path: collage([[1, 2], [3]], 2), "inhomogeneous"),
+    (lambda path: collage(IMAGES + 1j, 2), "complex"),
+    (lambda path: collage(IMAGES / 0, 2), "not finite"),
+    *[(lambda path, images=images: collage(images, 2), str(tuple(images.shape)))
+      for images in (IMAGES[0], IMAGES[None], torch.zeros(()), torch.zeros(3, 2, 4, 4))],
+    (lambda path: collage(IMAGES[:0], 2), "(0, 1, 8, 8)"),
+    (lambda path: collage(IMAGES[:0], 2), "at least one picture"),
+    *[(lambda path, n=n: collage(IMAGES, n), f"n_cols={n!r}") for n in (0, -2, 2.0, "2", None, True)],
+    *[(lambda path, scale=scale: collage(IMAGES, 2, scale=scale), f"scale={scale!r}") for scale in (0, 1.5, "large")],
+    *[(lambda path, pair=pair: collage(IMAGES, 2, image_range=pair), f"image_range={pair!r}")
+      for pair in ((1, 0), (0, 0), None, (0, 1, 2), (0, float("inf")))],
+    (lambda path: to_uint8(BYTES, "ab"), "image_range='ab'"),
+    (lambda path: to_uint8({"image": 1}), "dtype object"),
+    (lambda path: to_uint8(torch.tensor([0.0, float("nan")])), "not finite"),
+    (lambda path: save_image(path / "a.png", None), "uint8"),
+    (lambda path: save_image(path / "a.png", IMAGES), "float32"),
+    *[(lambda path, shape=shape: save_image(path / "a.png", np.zeros(shape, np.uint8)), str(shape))
+      for shape in ((4,), (0, 4), (4, 4, 2), (4, 4, 4), (4, 4, 1), (1, 2, 2, 1))],
+    (lambda path: save_image(path / "a.xyz", BYTES), "'.xyz'; take .png"),
+    (lambda path: save_image(path / "a", BYTES), "''; take .png"),
+    (lambda path: show(IMAGES), "use to_uint8 or collage first"),
+    (lambda path: show("a.png"), "use to_uint8 or collage first"),
+])
+def test_a_bad_argument_is_named_in_one_line_and_leaves_no_file(tmp_path, call, part):
+    with pytest.raises(ValueError) as error:
+        call(tmp_path)
+    assert part in str(error.value) and len(str(error.value).splitlines()) == 1, str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@quick
+@given(value=anything)
+def test_any_value_is_accepted_or_named(value):
+    if not (isinstance(value, int) and value > 1000):       # so wide a sheet would fill the memory
+        check_named("n_cols", value, lambda: collage(IMAGES, value))
+    check_named("image_range", value, lambda: to_uint8(IMAGES, value))

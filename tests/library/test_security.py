@@ -1,8 +1,9 @@
-"""What must not happen: a server that others reach, and code that runs because a file was read."""
+"""What must not happen: others reach the server, or reading a file runs code."""
 
 import ast
 import json
 import os
+import pickle
 import re
 import shlex
 import socket
@@ -16,7 +17,8 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from helpers import BIN, NOTEBOOKS
+import torch
+from helpers import BIN, NOTEBOOKS, Boobytrap
 
 from labutils.paths import PROJECT_ROOT
 
@@ -25,18 +27,19 @@ from labutils.paths import PROJECT_ROOT
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """JupyterLab as `make lab` starts it, but for the browser, with no user's configuration: (process, address, token)."""
+    """JupyterLab as `make lab` starts it, without browser and user's configuration: (process, address, token)."""
     [line] = re.findall(r"^lab:.*\n\t(.+)$", (PROJECT_ROOT / "Makefile").read_text(), flags=re.M)
     command = shlex.split(line.replace("$(BIN)", str(BIN)))
     folder = tmp_path_factory.mktemp("jupyter")
-    places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    folders = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_")}
     process = subprocess.Popen([*command, "--no-browser", "--allow-root", "--port=0"], cwd=PROJECT_ROOT, text=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**environment, **places})
-    watchdog = threading.Timer(120, process.kill)       # ends the loop below, too
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**environment, **folders})
+    watchdog = threading.Timer(120, process.kill)       # which ends every wait below
     watchdog.start()
     try:
-        found = next(filter(None, (re.search(r"(http://[^/\s]+/)lab/tree/notebooks\?token=(\w+)", line) for line in process.stderr)), None)
+        pattern = r"(http://[^/\s]+/)lab/tree/notebooks\?token=(\w+)"
+        found = next(filter(None, (re.search(pattern, line) for line in process.stderr)), None)
         assert found, "JupyterLab did not say where it listens"
         threading.Thread(target=process.stderr.read, daemon=True).start()      # a full pipe would stop the server
         wait_until_it_listens(process, found[1])
@@ -51,7 +54,7 @@ def server(tmp_path_factory):
 
 
 def wait_until_it_listens(process, address):
-    """Wait until the server takes a connection: it says its address a moment before. The watchdog ends the wait."""
+    """Wait until the server accepts a connection: it prints its address a moment before."""
     parts = urlsplit(address)
     while process.poll() is None:
         try:
@@ -62,7 +65,7 @@ def wait_until_it_listens(process, address):
 
 
 def ask(address):
-    """Return what the server answers, or its refusal: 403, or the page to log in."""
+    """Return the server's answer, or its refusal: 403, or "login" for the page to log in."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             return "login" if "/login?" in answer.url else answer.read().decode()
@@ -73,13 +76,14 @@ def ask(address):
 def test_jupyterlab_listens_on_loopback_only(server):
     process, address, _ = server
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-    bound = {connection.laddr.ip for pid in family for connection in psutil.Process(pid).net_connections("inet")
-             if connection.status == psutil.CONN_LISTEN}
+    connections = sum((psutil.Process(pid).net_connections("inet") for pid in family), [])
+    bound = {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
     assert bound and bound <= {"127.0.0.1", "::1"}
     assert re.fullmatch(r"http://(localhost|127\.0\.0\.1):\d+/", address)
 
 
-@pytest.mark.parametrize("path", ["api/contents", "api/kernels", "api/terminals", "files/README.md", "lab/tree/notebooks"])
+@pytest.mark.parametrize("path", ["api/contents", "api/kernels", "api/terminals", "files/README.md",
+                                  "lab/tree/notebooks"])
 def test_jupyterlab_answers_nobody_without_the_token(server, path):
     _, address, token = server
     assert len(token) >= 32
@@ -97,15 +101,21 @@ def test_jupyterlab_opens_on_the_labs_with_their_diagrams_in_reach(server):
 
 # ------------------------------------------------------------------------------------- unpickling
 
+PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+LOADING = {"torch.load", "torch.jit.load", "np.load", "numpy.load"}
+
+
 def test_no_module_reads_what_can_hold_a_pickle():
     for path in (PROJECT_ROOT / "labutils").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                names = {alias.name.split(".")[0] for alias in node.names} | {(getattr(node, "module", "") or "").split(".")[0]}
-                assert not names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}, f"{path}:{node.lineno}"
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                name = ast.unparse(node.func)
-                assert name not in ("torch.load", "torch.jit.load", "np.load", "numpy.load"), f"{path}:{node.lineno}: {name}"
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name.split(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [(node.module or "").split(".")[0]]
+            assert not PICKLING & set(names), f"{path}:{node.lineno}"
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in LOADING, f"{path}:{node.lineno}"
 
 
 READ_EVERYTHING = """
@@ -132,18 +142,10 @@ print(before, len(found))
 
 
 def test_reading_data_and_weights_unpickles_nothing(tmp_path):
-    import pickle
-
-    import torch
     # not named .safetensors, which torch.load itself would not unpickle
     trap = tmp_path / "trap.pt"
-    trap.write_bytes(pickle.dumps(CheckpointTrap()))
+    trap.write_bytes(pickle.dumps(Boobytrap()))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "torch.pt")
     done = subprocess.run([sys.executable, "-c", READ_EVERYTHING, trap, tmp_path / "torch.pt"], cwd=PROJECT_ROOT,
                           capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["[]", "1"], done.stdout + done.stderr      # the one is the check of the hook itself
-
-
-class CheckpointTrap:
-    def __reduce__(self):
-        return print, ("a pickle ran code",)
+    assert done.stdout.split() == ["[]", "1"], done.stdout + done.stderr      # the 1 shows that the hook works
