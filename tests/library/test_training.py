@@ -133,7 +133,8 @@ def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys
     assert torch.equal(tensors["network/1.weight"], network[1].weight)
 
     shipped = [("a", {"beta": 4})]
-    monkeypatch.setattr("labutils.training.find_pretrained", lambda name, **same: path if (name, same) in shipped else None)
+    monkeypatch.setattr("labutils.training.find_pretrained",
+                        lambda name, **same: path if (name, same) in shipped else None)
     seed_everything(1)
     other = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), nn.Linear(4, 1))
     loaded = Training("a", tmp_path, {"beta": 4}, network=other)
