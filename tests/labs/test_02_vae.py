@@ -1,14 +1,15 @@
-"""The definitions of lab 02, taken from the notebook, against second sources."""
+"""The definitions of lab 02, taken from its notebook, against second sources."""
 
 import math
 from itertools import islice
 
 import pytest
 import torch
-from helpers import definitions
+from helpers import check_resume, definitions
 from torch import distributions
 
-from labutils import get_loaders, seed_everything
+from labutils import Training, get_loaders, seed_everything
+from labutils.data import InMemoryLoader
 
 lab = definitions("02_vae")
 
@@ -22,28 +23,29 @@ def gaussians(n=6, d=4):
     return torch.randn(n, d), torch.randn(n, d)
 
 
-def test_kl_agrees_with_torch_distributions():
+def normal(mu, logvar):
+    return distributions.Normal(mu, (logvar / 2).exp())
+
+
+STANDARD = distributions.Normal(0.0, 1.0)
+
+
+def test_the_kl_agrees_with_torch_distributions_and_with_values_by_hand():
     mu, logvar = gaussians()
-    q = distributions.Normal(mu, (logvar / 2).exp())
-    expected = distributions.kl_divergence(q, distributions.Normal(0.0, 1.0)).sum(dim=1)
+    expected = distributions.kl_divergence(normal(mu, logvar), STANDARD).sum(dim=1)
     torch.testing.assert_close(lab.kl_to_standard_normal(mu, logvar), expected)
+    zero = torch.zeros(1, 3)
+    for mu, logvar, value in ((zero, zero, 0.0), (zero + 2, zero, 3 * 2**2 / 2), (zero, zero - 1, 3 / math.e / 2)):
+        torch.testing.assert_close(lab.kl_to_standard_normal(mu, logvar), torch.tensor([value]))
 
 
-def test_kl_agrees_with_its_definition_by_monte_carlo():
+def test_the_kl_agrees_with_its_definition_by_monte_carlo():
     mu, logvar = torch.tensor([[1.0, -0.5, 0.0]]), torch.tensor([[0.5, -2.0, 0.0]])
-    q = distributions.Normal(mu, (logvar / 2).exp())
+    q = normal(mu, logvar)
     z = q.sample((400_000,))
-    draws = (q.log_prob(z) - distributions.Normal(0.0, 1.0).log_prob(z)).sum(dim=-1)
+    draws = (q.log_prob(z) - STANDARD.log_prob(z)).sum(dim=-1)
     error = 5 * draws.std() / math.sqrt(len(draws))         # five standard errors
     assert abs(draws.mean() - lab.kl_to_standard_normal(mu, logvar)) < error < 0.02
-
-
-def test_kl_of_known_values():
-    zero = torch.zeros(1, 3)
-    assert lab.kl_to_standard_normal(zero, zero).item() == 0
-    torch.testing.assert_close(lab.kl_to_standard_normal(zero + 2, zero), torch.tensor([6.0]))     # 3 * 2^2 / 2
-    sharp = 0.5 * (math.exp(-1) + 1 - 1) * 3
-    torch.testing.assert_close(lab.kl_to_standard_normal(zero, zero - 1), torch.tensor([sharp]))
 
 
 def test_reparameterise_draws_from_the_right_distribution():
@@ -55,14 +57,12 @@ def test_reparameterise_draws_from_the_right_distribution():
 
 def test_the_gradient_through_reparameterise_is_that_of_rsample():
     mu, logvar = (t.requires_grad_() for t in gaussians())
-    seed_everything(1)
-    lab.reparameterise(mu, logvar).square().sum().backward()
-    ours = mu.grad.clone(), logvar.grad.clone()
-    mu.grad = logvar.grad = None
-    seed_everything(1)
-    distributions.Normal(mu, (logvar / 2).exp()).rsample().square().sum().backward()
-    torch.testing.assert_close(ours, (mu.grad, logvar.grad))
-    assert ours[1].abs().min() > 0
+    gradients = []
+    for draw in (lab.reparameterise, lambda mu, logvar: normal(mu, logvar).rsample()):
+        seed_everything(1)
+        gradients.append(torch.autograd.grad(draw(mu, logvar).square().sum(), (mu, logvar)))
+    torch.testing.assert_close(*gradients)
+    assert gradients[0][1].abs().min() > 0
 
 
 def test_the_mean_gradient_is_the_gradient_of_the_mean():
@@ -82,27 +82,28 @@ def test_elbo_terms_agree_with_torch_distributions():
     torch.testing.assert_close(kl, lab.kl_to_standard_normal(mu, logvar).mean())
 
 
-def test_elbo_terms_of_a_blind_decoder():
-    reconstruction, kl = lab.elbo_terms(torch.zeros(3, 784), torch.rand(3, 1, 28, 28), torch.zeros(3, 20), torch.zeros(3, 20))
+def test_a_decoder_that_always_says_one_half_pays_log_2_per_pixel():
+    zero = torch.zeros(3, 20)
+    reconstruction, kl = lab.elbo_terms(torch.zeros(3, 784), torch.rand(3, 1, 28, 28), zero, zero)
     assert reconstruction.item() == pytest.approx(784 * math.log(2), rel=1e-6) and kl.item() == 0
 
 
 def test_the_elbo_is_a_lower_bound_where_the_likelihood_is_known():
-    # z ~ N(0, 1), one pixel with logit w z: p(x=1) = 1/2 by symmetry, so log p(x) = -log 2
-    mu, logvar = torch.tensor([[0.7]]), torch.tensor([[-0.3]])
-    z = lab.reparameterise(mu.expand(200_000, 1), logvar.expand(200_000, 1))
-    reconstruction, kl = lab.elbo_terms(2 * z, torch.ones(200_000, 1), mu.expand(200_000, 1), logvar.expand(200_000, 1))
+    # z ~ N(0, 1), one pixel with logit 2 z: p(x=1) = 1/2 by symmetry, so log p(x) = -log 2
+    mu, logvar = (torch.full((200_000, 1), value) for value in (0.7, -0.3))
+    z = lab.reparameterise(mu, logvar)
+    reconstruction, kl = lab.elbo_terms(2 * z, torch.ones(200_000, 1), mu, logvar)
     gap = -math.log(2) + (reconstruction + kl).item()
-    posterior = distributions.Normal(0.0, 1.0).log_prob(z) + torch.nn.functional.logsigmoid(2 * z) + math.log(2)
-    q = distributions.Normal(mu, (logvar / 2).exp()).log_prob(z)
-    assert gap > 0 and gap == pytest.approx((q - posterior).mean().item(), abs=0.01)     # KL(q || p(z|x))
+    log_posterior = STANDARD.log_prob(z) + torch.nn.functional.logsigmoid(2 * z) + math.log(2)
+    difference = normal(mu, logvar).log_prob(z) - log_posterior
+    assert gap > 0 and gap == pytest.approx(difference.mean().item(), abs=0.01)     # KL(q || p(z|x))
 
 
 @pytest.mark.parametrize("name, latent_dim, n_parameters", [
     # weights and biases, counted by hand: 784*400+400 + 2*(400*20+20) + 20*400+400 + 400*784+784
     ("784-400-20", 20, 652_824),
     ("784-256-20", 20, 784 * 256 + 256 + 2 * (256 * 20 + 20) + 20 * 256 + 256 + 256 * 784 + 784),
-    ("784-512-256-128-32", 32, 2 * (784 * 512 + 512 * 256 + 256 * 128) + 3 * 128 * 32 + 2 * 2 * (512 + 256 + 128) + 2 * 32 + 784),
+    ("784-512-256-128-32", 32, 2 * (784 * 512 + 512 * 256 + 256 * 128) + 3 * 128 * 32 + 4 * 896 + 2 * 32 + 784),
 ])
 def test_architectures(name, latent_dim, n_parameters):
     vae = lab.VAE(*lab.ARCHITECTURES[name])
@@ -113,10 +114,16 @@ def test_architectures(name, latent_dim, n_parameters):
     assert not isinstance(list(vae.decoder)[-1], (torch.nn.Sigmoid, torch.nn.ReLU))
 
 
-def test_mu_and_logvar_reach_both_sides_of_zero():
+def test_mu_and_logvar_take_both_signs():
     vae = lab.VAE(*lab.ARCHITECTURES["784-400-20"])
     mu, logvar = vae.encode(torch.rand(50, 1, 28, 28))
     assert mu.min() < 0 < mu.max() and logvar.min() < 0 < logvar.max()
+
+
+def test_the_classifier_has_the_shape_that_its_name_says():
+    classifier = lab.DigitClassifier().eval()
+    widths = [layer.out_features for layer in classifier if isinstance(layer, torch.nn.Linear)]
+    assert widths == [16, 32, 64, 10] and classifier(torch.rand(3, 1, 28, 28)).shape == (3, 10)
 
 
 def test_a_step_lowers_the_loss_and_beta_weighs_the_kl():
@@ -130,10 +137,10 @@ def test_a_step_lowers_the_loss_and_beta_weighs_the_kl():
         assert last[0] + beta * last[1] < first[0] + beta * first[1]
         assert not any(term.requires_grad for term in last)
         ends[beta] = last[1].item()
-    assert ends[50.0] < ends[1.0] / 5       # a dear code carries less
+    assert ends[50.0] < ends[1.0] / 5       # an expensive code carries less
 
 
-def test_gradients_do_not_pile_up_over_steps():
+def test_a_step_starts_from_gradients_of_zero():
     x = torch.rand(16, 1, 28, 28)
     vae = lab.VAE((784, 16, 4))
     optimizer = torch.optim.SGD(vae.parameters(), lr=0.0)
@@ -145,44 +152,54 @@ def test_gradients_do_not_pile_up_over_steps():
     assert norms[0] == norms[1] > 0
 
 
-def test_evaluate_weighs_the_shorter_last_batch():
+def vae_with_noise(logvar):
+    """A small VAE in evaluation mode whose encoder gives this log variance for every latent and picture."""
     vae = lab.VAE((784, 16, 4)).eval()
     vae.to_logvar.weight.data.zero_()
-    vae.to_logvar.bias.data.fill_(-60)      # a code without noise makes the sum exact
-    x = torch.rand(10, 1, 28, 28)
-    reconstruction, kl = lab.evaluate(vae, [(x[:8], None), (x[8:], None)])
-    with torch.no_grad():
-        expected = lab.elbo_terms(vae(x)[0], x, *vae.encode(x))
-    assert reconstruction == pytest.approx(expected[0].item(), rel=1e-5)
-    assert kl == pytest.approx(expected[1].item(), rel=1e-5)
+    vae.to_logvar.bias.data.fill_(logvar)
+    return vae
 
 
-def test_the_training_is_in_training_mode_and_all_that_looks_at_the_network_in_evaluation_mode(tmp_path):
-    lab = definitions("02_vae")
-    lab.device, lab.out_dir, lab.epochs = torch.device("cpu"), tmp_path, 2
-    sizes, batch_norm = lab.ARCHITECTURES["784-512-256-128-32"]
-    vae, modes, step = lab.VAE(sizes, batch_norm), [], lab.train_step
-    lab.train_step = lambda vae, *arguments: (modes.append(vae.training), step(vae, *arguments))[1]
-    loader, _ = lab.get_loaders("digits", 32, limit=64)
-    lab.fit(vae, loader, loader, torch.randn(4, 32))
-    assert modes == [True] * 4 and not vae.training
-    lab.evaluate(vae, loader)
-    assert not vae.training         # the statistics of batch normalisation stay what they are
+@torch.no_grad()
+def test_evaluate_weighs_the_shorter_last_batch():
+    vae, x = vae_with_noise(-60.0), torch.rand(10, 1, 28, 28)       # without noise the sum is exact
+    found = lab.evaluate(vae, [(x[:8], None), (x[8:], None)])
+    expected = lab.elbo_terms(vae(x)[0], x, *vae.encode(x))
+    assert found == pytest.approx([term.item() for term in expected], rel=1e-5)
 
 
 def test_evaluate_draws_the_code_and_does_not_take_its_mean():
-    vae = lab.VAE((784, 16, 4)).eval()
-    vae.to_logvar.weight.data.zero_()
-    vae.to_logvar.bias.data.fill_(2.0)
-    loader = [(torch.rand(32, 1, 28, 28), None)]
+    vae, loader = vae_with_noise(2.0), [(torch.rand(32, 1, 28, 28), None)]
     assert lab.evaluate(vae, loader)[0] != lab.evaluate(vae, loader)[0]
+
+
+def test_fit_trains_in_training_mode_evaluates_in_evaluation_mode_and_notes_both_losses(tmp_path):
+    lab = definitions("02_vae")
+    lab.epochs, lab.beta = 2, 3.0
+    vae, modes, step = lab.VAE(*lab.ARCHITECTURES["784-512-256-128-32"]), [], lab.train_step
+    lab.train_step = lambda vae, *arguments: (modes.append(vae.training), step(vae, *arguments))[1]
+    loader, _ = get_loaders("digits", 32, limit=64)
+    training = Training("a", tmp_path, {}, vae=vae)
+    lab.fit(training, vae, loader, loader, torch.randn(4, 32))
+    assert modes == [True] * 4 and not vae.training
+    lab.evaluate(vae, loader)
+    assert not vae.training         # the statistics of batch normalisation stay what they are
+    for part in ("train", "test"):
+        terms = zip(*(training.history[f"{part}_{name}"] for name in ("loss", "reconstruction", "kl")), strict=True)
+        assert [loss == pytest.approx(reconstruction + 3 * kl) for loss, reconstruction, kl in terms] == [True, True]
+    assert len(training.pictures) == 2 and (tmp_path / "samples_epoch_002.png").is_file()
+
+
+def test_kill_9_and_resume_end_bit_identical(tmp_path):
+    check_resume("02_vae", "vae=lab.VAE((784, 20, 4), True)",
+                 "lab.fit(training, vae, train, test, torch.randn(4, 4))", tmp_path)
 
 
 def test_traverse_changes_one_latent_only():
     vae = lab.VAE((784, 16, 4)).eval()
     z, values = torch.randn(1, 4), torch.linspace(-3, 3, 5)
     frames = lab.traverse(vae, z, 2, values)
-    for frame, value in zip(frames, values):
+    for frame, value in zip(frames, values, strict=True):
         code = z.clone()
         code[0, 2] = value
         torch.testing.assert_close(frame[None], vae.draw(code))
@@ -190,7 +207,7 @@ def test_traverse_changes_one_latent_only():
         lab.traverse(vae, z, 2, torch.ones(5))
 
 
-def test_interpolation_starts_and_ends_at_the_codes():
+def test_an_interpolation_starts_and_ends_at_the_codes():
     vae = lab.VAE((784, 16, 4)).eval()
     lab.device = "cpu"
     x = torch.rand(2, 1, 28, 28)
@@ -198,7 +215,7 @@ def test_interpolation_starts_and_ends_at_the_codes():
     torch.testing.assert_close(frames[[0, -1]], vae.draw(vae.encode(x)[0]))
 
 
-def test_pairs_of_rows():
+def test_rows_of_reconstructions_follow_their_originals():
     vae = lab.VAE((784, 16, 4)).eval()
     x = torch.rand(6, 1, 28, 28)
     rows = lab.in_pairs(vae, x, n_cols=3)
@@ -206,42 +223,39 @@ def test_pairs_of_rows():
     torch.testing.assert_close(rows[[3, 4, 5, 9, 10, 11]], vae.draw(vae.encode(x)[0]))
 
 
-def test_the_classifier_has_the_shape_that_its_name_says():
-    classifier = lab.DigitClassifier().eval()
-    widths = [layer.out_features for layer in classifier if isinstance(layer, torch.nn.Linear)]
-    assert widths == [16, 32, 64, 10] and classifier(torch.rand(3, 1, 28, 28)).shape == (3, 10)
-
-
-# ----------------------------------------------------------------------------- bounds on the likelihood
+# ------------------------------------------------------------------------------- bounds on the likelihood
 
 def tiny_vae(latent_dim=1):
-    """A VAE of few weights, large enough that the code matters; pictures stay 28x28."""
+    """A VAE of few weights in which the code matters; pictures stay 28 by 28."""
     vae = lab.VAE((784, 8, latent_dim)).eval()
     vae.decoder[-1].weight.data.mul_(6)
     return vae
 
 
+def coins(n=1):
+    return torch.bernoulli(torch.full((n, 1, 28, 28), 0.5))
+
+
 def exact_log_likelihood(vae, b):
-    """log p(b) of one binary image (1, 1, 28, 28) by integration over a latent of one dimension."""
+    """log p(b) of one binary image (1, 1, 28, 28), by integration over its single latent."""
     z = torch.linspace(-9, 9, 20_001)[:, None]
     log_joint = distributions.Bernoulli(logits=vae.decoder(z)).log_prob(b.flatten(1)).sum(1)
-    log_joint = log_joint + distributions.Normal(0.0, 1.0).log_prob(z)[:, 0]
+    log_joint = log_joint + STANDARD.log_prob(z)[:, 0]
     return (log_joint.logsumexp(0) + math.log(18 / 20_000)).item()
 
 
 @torch.no_grad()
 def test_the_weights_average_to_the_likelihood():
-    vae = tiny_vae()
-    b = torch.bernoulli(torch.full((1, 1, 28, 28), 0.5))
+    vae, b = tiny_vae(), coins()
     log_w = lab.log_weights(vae, b, k=40_000)
     assert log_w.shape == (40_000, 1)
-    assert lab.importance_weighted_bound(log_w, 40_000).item() == pytest.approx(exact_log_likelihood(vae, b), abs=0.1)
+    found = lab.importance_weighted_bound(log_w, 40_000).item()
+    assert found == pytest.approx(exact_log_likelihood(vae, b), abs=0.1)
 
 
 @torch.no_grad()
 def test_the_bounds_are_monotone_and_below_the_likelihood():
-    vae = tiny_vae()
-    b = torch.bernoulli(torch.full((4, 1, 28, 28), 0.5))
+    vae, b = tiny_vae(), coins(4)
     log_w = lab.log_weights(vae, b, k=20_000)
     bounds = [lab.importance_weighted_bound(log_w, k) for k in (1, 10, 100, 1000)]
     for tighter, looser in zip(bounds[1:], bounds):
@@ -254,8 +268,7 @@ def test_the_bounds_are_monotone_and_below_the_likelihood():
 
 @torch.no_grad()
 def test_the_bound_with_one_draw_is_the_elbo():
-    vae = tiny_vae(latent_dim=3)
-    b = torch.bernoulli(torch.full((1, 1, 28, 28), 0.5))
+    vae, b = tiny_vae(latent_dim=3), coins()
     log_w = lab.log_weights(vae, b, k=20_000)
     many = b.repeat(20_000, 1, 1, 1)
     mu, logvar = vae.encode(many)
@@ -265,7 +278,7 @@ def test_the_bound_with_one_draw_is_the_elbo():
     assert error < 10
 
 
-def test_groups_of_draws_by_hand():
+def test_a_bound_with_two_draws_by_hand():
     log_w = torch.tensor([1.0, 2.0, 3.0, 5.0]).log()[:, None]
     expected = (math.log((1 + 2) / 2) + math.log((3 + 5) / 2)) / 2
     torch.testing.assert_close(lab.importance_weighted_bound(log_w, 2), torch.tensor([expected]))
@@ -273,9 +286,9 @@ def test_groups_of_draws_by_hand():
 
 # -------------------------------------------------------------------- collapse, plane, aggregate posterior
 
-def test_active_units_counts_the_latents_whose_mean_moves():
+def test_active_units_counts_the_latents_whose_mean_changes():
     vae = lab.VAE((784, 16, 4)).eval()
-    vae.to_mu.weight.data[:3] = 0           # three latents whose mean never moves
+    vae.to_mu.weight.data[:3] = 0           # the mean of three latents is constant
     vae.to_mu.weight.data[3] *= 50
     assert lab.active_units(vae, torch.rand(64, 1, 28, 28)) == 1
 
@@ -286,27 +299,26 @@ def test_the_schedules_start_and_end_as_they_say():
                       "beta 12, warm-up": (0, 12)}
 
 
-def test_kl_per_latent_sums_to_the_kl():
-    from labutils.data import InMemoryLoader
+def test_the_kl_per_latent_sums_to_the_kl():
     vae = lab.VAE((784, 16, 4)).eval()
-    loader = InMemoryLoader(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32).long(), 8)
-    expected = lab.kl_to_standard_normal(*vae.encode(loader.to_float(loader.images))).mean()
+    images = torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8)
+    loader = InMemoryLoader(images, torch.zeros(32).long(), 8)
+    expected = lab.kl_to_standard_normal(*vae.encode(loader.to_float(images))).mean()
     torch.testing.assert_close(lab.kl_per_latent(vae, loader).sum(), expected.detach())
 
 
-def test_the_latent_plane_gives_each_code_the_same_share_of_the_prior():
+def test_the_codes_of_the_latent_plane_are_evenly_spaced_in_the_prior():
     lab.device = "cpu"
     codes = []
     stub = type("Stub", (), {"draw": staticmethod(lambda z: codes.append(z) or torch.zeros(len(z), 1, 28, 28))})
     assert lab.latent_plane(stub, n=4).shape == (16, 1, 28, 28)
-    [z] = codes
-    shares = distributions.Normal(0.0, 1.0).cdf(z)
-    torch.testing.assert_close(shares[:4, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]))    # first latent: columns
-    torch.testing.assert_close(shares[::4, 1], torch.tensor([0.875, 0.625, 0.375, 0.125]))   # second: upwards
+    u = STANDARD.cdf(codes[0])
+    torch.testing.assert_close(u[:4, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]))    # first latent: to the right
+    torch.testing.assert_close(u[::4, 1], torch.tensor([0.875, 0.625, 0.375, 0.125]))   # second: upwards
 
 
 def test_split_kl_of_known_cases():
-    # all pictures share one code: no information, and the aggregate posterior is that code's distribution
+    # all pictures share one code: no information, and the aggregate posterior is the distribution of that code
     mu, logvar = torch.tensor([[1.0, -0.5]]).repeat(2000, 1), torch.tensor([[0.0, -1.0]]).repeat(2000, 1)
     information, mismatch = lab.split_kl(mu, logvar)
     assert information == pytest.approx(0, abs=0.1)
@@ -319,7 +331,7 @@ def test_split_kl_of_known_cases():
 
 # ------------------------------------------------------------------------------------- why this is fast
 
-def test_pictures_one_by_one_are_those_of_the_loader():
+def test_pictures_served_one_by_one_are_those_of_the_loader():
     _, loader = get_loaders("digits", 16, limit=40)
     slow = torch.utils.data.DataLoader(lab.OneByOne(loader), 16)
     for (x, labels), (y, others) in zip(loader, slow, strict=True):
@@ -331,21 +343,20 @@ def test_the_network_in_float32_is_the_same_but_for_the_rounding(monkeypatch):
     plain.load_state_dict(vae.state_dict())
     x, z = torch.rand(5, 1, 28, 28), torch.randn(5, 20)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)        # a machine without bfloat16
-    for found, expected in ((plain.encode(x)[0], vae.encode(x)[0]), (plain.encode(x)[1], vae.encode(x)[1]),
-                            (plain.decode(z), vae.decode(z))):
+    for found, expected in zip((*plain.encode(x), plain.decode(z)), (*vae.encode(x), vae.decode(z)), strict=True):
         assert torch.equal(found, expected)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert not torch.equal(vae.decode(z), plain.decode(z))          # rounded, where the hardware is said to have it
+    assert not torch.equal(vae.decode(z), plain.decode(z))          # rounded, where the hardware claims to have it
 
 
-def test_each_saving_leaves_the_steps_as_they_are():
+def test_no_saving_changes_the_steps():
     lab.sizes, lab.batch_norm, lab.device = (784, 40, 20), False, torch.device("cpu")
-    losses = []
+    means = []
     for fused, read in ((False, True), (False, False), (True, False)):
         loader, _ = get_loaders("digits", 32, limit=100)
-        for meters in islice(lab.training(loader, lab.FloatVAE, fused, read), 6):
+        for meters in islice(lab.train_without_end(loader, lab.FloatVAE, fused, read), 6):
             pass
-        assert all(meter.count == 100 + 64 for meter in meters)     # a pass of 32 + 32 + 32 + 4 images, two batches more
-        losses.append([meter.avg for meter in meters])
-    for other in losses[1:]:
-        assert other == pytest.approx(losses[0], rel=1e-4)
+        assert all(meter.count == 100 + 64 for meter in meters)     # 32 + 32 + 32 + 4 images, then two batches more
+        means.append([meter.avg for meter in meters])
+    for other in means[1:]:
+        assert other == pytest.approx(means[0], rel=1e-4)
