@@ -68,6 +68,7 @@ class Comparison(Check):
         self.before, self.after, self.errors = before, after, errors
 
     def judge(self, answer):
+        tried = []
         for arguments in self.cases():
             used = deepcopy(arguments)
             with refusing(*self.errors):
@@ -76,8 +77,9 @@ class Comparison(Check):
                 require(condition(given, used, arguments), *hints)
             right = self.call(self.right, *deepcopy(arguments))
             compare(given, right, self.mistakes(arguments), tolerance=self.tolerance)
-            for condition, *hints in self.after:
-                require(condition(given, used, arguments), *hints)
+            tried.append((given, used, arguments))
+        for condition, *hints in self.after:
+            require(all(condition(*values) for values in tried), *hints)
         if self.also:
             self.also(answer)
 
@@ -97,8 +99,8 @@ def comparison(cases, **options):
     cases       function that returns the lists of arguments to try; every call gets a copy of its own
     tolerance   relative and absolute, 1e-4 unless given
     call        call(function, *arguments) -> value, where the value takes more than a plain call
-    before, after   conditions (holds, hint, stronger hint) to require before and after the values are compared;
-                holds(given, arguments after the call, arguments before the call)
+    before, after   conditions (holds, hint, stronger hint) to require before the values of a case are compared, and
+                after those of all; holds(given, arguments after the call, arguments before the call)
     errors      (kind of error, hint, stronger hint) as for `refusing`
     also        function of the answer that refuses what remains to be refused
     """

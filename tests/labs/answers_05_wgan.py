@@ -1,15 +1,12 @@
-"""Right and wrong answers to the exercises of lab 05; `test_checks.py` hands them to the checks."""
+"""Answers to the exercises on the WGAN: right ones in other forms, and wrong ones that no misconception gives."""
 
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-
-# ---------------------------------------------------------------------------- Wasserstein of samples
 
 def by_cumulative_sums(x, y):
     places = torch.cat([x, y]).unique()
@@ -23,18 +20,10 @@ def in_place(x, y):
     return (x - y).abs().mean()
 
 
-def ordered(x):
-    return x.sort().values
-
-
-# --------------------------------------------------------------------------------- moved as a whole
-
 def shift_by_autograd(v):
     v = v.clone().requires_grad_()
     return torch.autograd.grad((v**2).sum().sqrt(), v)[0]
 
-
-# ------------------------------------------------------------------------------------ critic's turn
 
 def turn_in_one_draw(critic, generator, optimizer, batches, latent_dim, clip):
     """All pictures in one large batch, gradients by autograd, clip by clamping data."""
@@ -64,9 +53,9 @@ def turn(*, sign=1, zero=True, when="after", low=-1, biases=True, mean=torch.mea
                 if biases or p.dim() > 1:
                     p.data.clamp_(low * clip, clip)
         for x in batches:
-            z = {"fresh": torch.randn(len(x), latent_dim, **place), "once": once[:len(x)], "short": torch.randn(len(x), 3),
-                 "even": torch.rand(len(x), latent_dim)}[noise]
-            x_fake = generator(z)
+            x_fake = generator({
+                "fresh": torch.randn(len(x), latent_dim, **place), "once": once[:len(x)],
+                "short": torch.randn(len(x), 3), "even": torch.rand(len(x), latent_dim)}[noise])
             x_fake = x_fake.detach() if detach else x_fake
             if when == "before":
                 close_the_box()
@@ -100,19 +89,6 @@ def turn_that_does_nothing(critic, generator, optimizer, batches, latent_dim, cl
     return [(critic(x).mean() - critic(generator(torch.randn(len(x), latent_dim))).mean()).detach() for x in batches]
 
 
-# ---------------------------------------------------------------------------------- Lipschitz bound
-
-def factor(layer):
-    return {nn.LeakyReLU: lambda: max(1.0, layer.negative_slope), nn.Sigmoid: lambda: 0.25}.get(type(layer), lambda: 1.0)()
-
-
-def bound(size=lambda w: torch.linalg.matrix_norm(w, ord=2), factor=factor, combine=math.prod):
-    def lipschitz_bound(critic):
-        sizes = [float(size(layer.weight.detach())) for layer in critic if isinstance(layer, nn.Linear)]
-        return combine(sizes) * math.prod(factor(layer) for layer in critic if not isinstance(layer, nn.Linear))
-    return lipschitz_bound
-
-
 def bound_by_power_iteration(critic):
     total = torch.ones(())
     for layer in critic:
@@ -122,30 +98,20 @@ def bound_by_power_iteration(critic):
                 v = F.normalize(layer.weight.T @ (layer.weight @ v), dim=0)
             total = total * (layer.weight @ v).norm()
         else:
-            total = total * factor(layer)
+            total = total * max(getattr(layer, "negative_slope", 0), 0.25 if isinstance(layer, nn.Sigmoid) else 1.0)
     return total
 
-
-def bound_of_the_product(critic):
-    product = torch.eye(critic[1].in_features)
-    for layer in critic:
-        product = layer.weight @ product if isinstance(layer, nn.Linear) else product
-    return product.norm() * math.prod(factor(layer) for layer in critic)
-
-
-# -------------------------------------------------------------------------------- one-sided penalty
 
 def lines(x, x_fake):
     t = torch.rand(len(x), 1, 1, 1)
     return t * x + (1 - t) * x_fake
 
 
-def penalty(*, points=lines, keep=True, norm=lambda g: g.flatten(1).norm(dim=1),
-            cost=lambda slope, limit: (F.relu(slope - limit) ** 2).mean()):
+def penalty(*, points=lines, keep=True, square=torch.square):
     def one_sided_penalty(critic, x, x_fake, limit):
         between = points(x, x_fake).detach().requires_grad_()
         gradient, = torch.autograd.grad(critic(between).sum(), between, create_graph=keep)
-        return cost(norm(gradient), limit)
+        return square(gradient.flatten(1).norm(dim=1).clamp(min=limit) - limit).mean()
     return one_sided_penalty
 
 
@@ -168,35 +134,17 @@ def penalty_by_backward(critic, x, x_fake, limit):
 
 ANSWERS = {
     "sample_wasserstein": {
-        "right": [lambda x, y: (ordered(x) - ordered(y)).abs().mean(), by_cumulative_sums,
-                  lambda x, y: np.abs(np.sort(x.numpy()) - np.sort(y.numpy())).mean()],
+        "right": [by_cumulative_sums, lambda x, y: np.abs(np.sort(x.numpy()) - np.sort(y.numpy())).mean()],
         "wrong": [
-            (lambda x, y: (x - y).abs().mean(), "paired as they were drawn"),
-            (lambda x, y: (ordered(x) - ordered(y)).square().mean(), "ways are squared"),
-            (lambda x, y: (ordered(x) - ordered(y)).square().mean().sqrt(), "distance of order 2"),
-            (lambda x, y: (ordered(x) - ordered(y)).abs().sum(), "mass 1"),
-            (lambda x, y: (ordered(x) - ordered(y)).mean(), "cancel each other"),
-            (lambda x, y: (ordered(y) - ordered(x)).mean(), "cancel each other"),
-            (lambda x, y: (x.mean() - y.mean()).abs(), "only the means"),
-            (lambda x, y: (ordered(x) - ordered(y).flip(0)).abs().mean(), "dearest plan"),
-            (lambda x, y: (ordered(x) - ordered(y)).abs(), "shape"),
+            (lambda x, y: (x - y).abs(), "shape"),
             (in_place, "have been changed"),
             (lambda x, y: None, "returns NoneType"),
         ]},
     "shift_gradient": {
-        "right": [lambda v: v / v.norm(), shift_by_autograd, lambda v: (v.numpy() / np.linalg.norm(v.numpy())).tolist()],
-        "wrong": [
-            (lambda v: -v / v.norm(), "wrong way"),
-            (lambda v: v.sign(), "line of its own"),
-            (lambda v: v.norm(), "its gradient is asked for"),
-            (lambda v: v, "half the squared distance"),
-            (lambda v: 2 * v, "gradient of the squared distance"),
-            (lambda v: v / v.abs().sum(), "along the axes"),
-            (lambda v: v / v.norm() ** 2, "once too often"),
-            (lambda v: torch.ones_like(v), "values are not"),
-        ]},
+        "right": [shift_by_autograd, lambda v: (v.numpy() / np.linalg.norm(v.numpy())).tolist()],
+        "wrong": [(torch.ones_like, "values are not")]},
     "critic_turn": {
-        "right": [turn(), turn_in_one_draw, turn(returned=lambda early, late: list(early))],
+        "right": [turn_in_one_draw, turn(returned=lambda early, late: list(early))],
         "wrong": [
             (turn(sign=-1), "sign of the loss is reversed"),
             (turn(when="before"), "closed before the step"),
@@ -211,7 +159,7 @@ ANSWERS = {
             (turn(mean=torch.sum), "summed over the batch"),
             (turn(noise="once"), "used again"),
             (turn(noise="even"), "not standard normal"),
-            (turn(noise="short"), "not the shape"),
+            (turn(noise="short"), "not have the shape"),
             (turn(detach=False), "gradient in the generator"),
             (turn(returned=lambda early, late: -early), "loss is returned"),
             (turn(returned=lambda early, late: late), "after the step"),
@@ -221,37 +169,13 @@ ANSWERS = {
             (turn_that_does_nothing, "has not learned"),
         ]},
     "lipschitz_bound": {
-        "right": [bound(), bound_by_power_iteration, bound(size=lambda w: torch.linalg.svdvals(w)[0])],
-        "wrong": [
-            (bound(factor=lambda layer: 1.0), "activation is left out"),
-            (bound(factor=lambda layer: getattr(layer, "negative_slope", factor(layer))), "slope on the left"),
-            (bound(size=torch.linalg.norm), "Frobenius"),
-            (bound(size=lambda w: w.abs().max()), "largest weights"),
-            (bound(size=lambda w: w.abs().max() * math.sqrt(w.numel())), "largest weight alone"),
-            (bound(size=lambda w: torch.linalg.eigvalsh(w.T @ w)[-1]), "square of the bound"),
-            (bound(size=lambda w: torch.linalg.svdvals(w)[-1]), "smallest singular values"),
-            (bound(size=lambda w: torch.linalg.svdvals(w).sum()), "added up"),
-            (bound(combine=sum), "layers are added"),
-            (bound_of_the_product, "multiplied first"),
-            (lambda critic: [1.0, 2.0], "shape"),
-        ]},
+        "right": [bound_by_power_iteration],
+        "wrong": [(lambda critic: [1.0, 2.0], "shape")]},
     "one_sided_penalty": {
-        "right": [penalty(), penalty_one_by_one, penalty(cost=lambda slope, limit: (slope.clamp(min=limit) - limit).square().mean())],
+        "right": [penalty_one_by_one, penalty()],
         "wrong": [
-            (penalty(cost=lambda slope, limit: ((slope - limit) ** 2).mean()), "two sides"),
-            (penalty(norm=lambda g: g.flatten(1).norm(dim=0)), "runs over the batch"),
-            (penalty(norm=lambda g: g.norm()), "one long gradient"),
-            (penalty(norm=lambda g: g.abs()), "each pixel"),
             (penalty(keep=False), "No gradient of the penalty"),
-            (penalty(cost=lambda slope, limit: (F.relu(slope - 1) ** 2).mean()), "limit is not used"),
-            (penalty(norm=lambda g: g.flatten(1).square().sum(1)), "root is missing"),
-            (penalty(cost=lambda slope, limit: F.relu(slope - limit).mean()), "not squared"),
-            (penalty(cost=lambda slope, limit: (F.relu(slope - limit) ** 2).sum()), "sum over the batch"),
-            (penalty(cost=lambda slope, limit: -(F.relu(slope - limit) ** 2).mean()), "steep critics would be rewarded"),
-            (penalty(cost=lambda slope, limit: (F.relu(limit - slope) ** 2).mean()), "those above do not"),
-            (penalty(cost=lambda slope, limit: F.relu(slope - limit).mean() ** 2), "mean is squared"),
-            (penalty(cost=lambda slope, limit: F.relu(slope.mean() - limit) ** 2), "flat places pay"),
-            (penalty(cost=lambda slope, limit: (F.relu(slope - limit) * F.relu(slope - limit).detach()).mean()), "weights is wrong"),
+            (penalty(square=lambda excess: excess * excess.detach()), "weights is wrong"),
             (penalty_by_backward, "leaves its gradients"),
             (penalty(points=lambda x, x_fake: x), "same place"),
             (penalty(points=lambda x, x_fake: x_fake), "same place"),
