@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import cell_source, definitions
+from helpers import cell_source, check_resume, definitions
 from scipy import integrate, stats
 from scipy.spatial.distance import jensenshannon
 from torch import nn
 from torch.distributions import Normal
 
-from labutils import init_weights, seed_everything
+from labutils import Training, get_loaders, init_weights, seed_everything
 
 lab = definitions("04_gan")
 PARTS = {
@@ -88,8 +88,7 @@ def test_the_dcgan_starts_with_small_weights():
 
 @pytest.mark.parametrize("name, generator", [("mlp_loader", "MLPGenerator"), ("dcgan_loader", "Generator")])
 def test_data_and_generator_share_one_range(name, generator):
-    space = vars(definitions("04_gan")) | {"dataset": "digits", "limit": 64, "mlp_batch_size": 32, "device": "cpu",
-                                           "show": lambda *_, **__: None}
+    space = {**vars(lab), "dataset": "digits", "limit": 64, "device": "cpu", "show": lambda *_, **__: None}
     exec(cell_source("04_gan", "data"), space)
     x = torch.cat([x for x, _ in space[name]])
     assert (x.min(), x.max()) == space[generator].image_range
@@ -164,30 +163,18 @@ def test_each_step_moves_its_own_network_only(part):
 
 def test_two_backward_calls_are_one_on_the_sum(part):
     generator, discriminator, z, x = part
-    twin = copy.deepcopy(discriminator)
+    expected = copy.deepcopy(discriminator)
     optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
-    for p in discriminator.parameters():        # leftovers of an earlier step must not enter
+    for p in discriminator.parameters():        # gradients of an earlier step must not count
         p.grad = torch.ones_like(p)
     loss, d_real, d_fake = lab.update_d(discriminator, generator, optimizer, x, z)
-    fakes = generator(z).detach() if not has_batch_norm(generator) else replayed(generator, z)
-    real, fake = twin(x), twin(fakes)
-    total = F.softplus(-real).mean() + F.softplus(fake).mean()
+    total = F.softplus(-expected(x)).mean() + F.softplus(expected(generator(z).detach())).mean()
     total.backward()
     torch.testing.assert_close(loss, total.detach())
     assert 0 < d_real < 1 and 0 < d_fake < 1
-    assert not any(value.requires_grad for value in (loss, d_real, d_fake)), "kept for an epoch, graph and all"
-    for p, q in zip(discriminator.parameters(), twin.parameters()):
+    assert not any(value.requires_grad for value in (loss, d_real, d_fake)), "it would keep its graph for an epoch"
+    for p, q in zip(discriminator.parameters(), expected.parameters()):
         torch.testing.assert_close(p, q - 0.1 * q.grad, rtol=1e-4, atol=1e-6)
-
-
-def has_batch_norm(network):
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
-
-
-def replayed(generator, z):
-    """The pictures in training mode again: batch normalisation uses the batch, so they are the same."""
-    with torch.no_grad():
-        return generator(z)
 
 
 def test_each_player_gets_better_at_its_own_aim(part):
@@ -216,9 +203,39 @@ def test_draw_makes_bytes_and_does_not_touch_the_generator(part):
     before = copy.deepcopy(generator.state_dict())
     pictures = lab.draw(generator, z)
     assert pictures.shape == (6, 1, 28, 28) and str(pictures.dtype) == "uint8"
-    assert generator.training
-    for key, tensor in generator.state_dict().items():
-        assert torch.equal(tensor, before[key]), "evaluation mode leaves running means alone"
+    assert not generator.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in generator.state_dict().items()), "running means moved"
+
+
+def test_fit_notes_weighted_means_and_plays_in_training_mode(tmp_path, monkeypatch):
+    train, _ = get_loaders("digits", 16, limit=56)      # batches of 16, 16, 16 and 8
+    generator, discriminator, modes = lab.Generator(8), lab.Discriminator(), []
+
+    def play_round(discriminator, generator, d_optimizer, g_optimizer, x, latent_dim):
+        modes.append(generator.training)
+        return tuple(torch.tensor(float(len(x) + i)) for i in range(4))
+    monkeypatch.setattr(lab, "play_round", play_round)
+    training = Training("game", tmp_path, {}, generator=generator, discriminator=discriminator)
+    lab.fit(training, generator, discriminator, train, 2, torch.randn(4, 8), betas=(0.5, 0.9), every=2, stem="dcgan")
+    assert modes == [True] * 8
+    assert training.history["epoch"] == [0.5, 1, 1.5, 2]
+    for i, name in enumerate(("d_loss", "g_loss", "d_real", "d_fake")):
+        assert training.history[name] == pytest.approx(2 * [16 + i, (16 * 16 + 8 * 8) / 24 + i])
+    names = [f"dcgan_epoch_{epoch:03d}_step_{step:04d}.png" for epoch in (1, 2) for step in (2, 4)]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == names
+    assert [pictures.shape for pictures in training.pictures] == 4 * [(4, 1, 28, 28)]
+
+
+def test_the_mean_of_the_last_epoch_weighs_each_note_with_its_steps():
+    history = {"epoch": [0.6, 1, 1.6, 2], "d_loss": [9, 9, 1, 2], "g_loss": [9, 9, 3, 3]}
+    assert lab.last_epoch(history, "d_loss") == pytest.approx(0.6 * 1 + 0.4 * 2)
+    assert lab.last_losses(history) == pytest.approx({"d_loss": 1.4, "g_loss": 3})
+
+
+def test_kill_9_and_resume_end_bit_identical(tmp_path):
+    networks = "generator=lab.Generator(8).to(memory_format=torch.channels_last), discriminator=lab.Discriminator()"
+    check_resume("04_gan", networks, "lab.fit(training, generator, discriminator, train, epochs, torch.randn(4, 8), "
+                 "betas=(0.5, 0.9), every=2, stem='dcgan')", tmp_path)
 
 
 # ---------------------------------------------------------------------------- the best discriminator
@@ -228,7 +245,7 @@ PAIRS = [((-1.0, 1.0), (1.5, 0.7)), ((0.0, 1.0), (0.5, 2.0)), ((0.0, 1.0), (0.0,
 
 @pytest.mark.parametrize("p, q", PAIRS)
 def test_js_agrees_with_scipy(p, q):
-    x = np.linspace(-25, 25, 20_001)        # histograms of so fine bins are as good as densities
+    x = np.linspace(-25, 25, 20_001)        # with bins this narrow, histograms are as good as densities
     expected = jensenshannon(stats.norm(*p).pdf(x), stats.norm(*q).pdf(x)) ** 2
     assert lab.js(Normal(*p), Normal(*q)) == pytest.approx(expected, abs=1e-5)
     assert lab.js(Normal(*q), Normal(*p)) == pytest.approx(expected, abs=1e-5)
@@ -271,7 +288,7 @@ def test_the_ring_has_eight_gaussians_on_the_unit_circle():
         assert len(mine) == pytest.approx(10_000, rel=0.05)                     # 5 standard deviations of the count
         torch.testing.assert_close(mine.mean(dim=0), centre, atol=0.003, rtol=0)
         torch.testing.assert_close(mine.std(dim=0), torch.full((2,), lab.SPREAD), atol=0, rtol=0.05)
-        assert abs(np.corrcoef(mine.T)[0, 1]) < 0.06                            # round, not drawn out
+        assert abs(np.corrcoef(mine.T)[0, 1]) < 0.06                            # round, not elongated
 
 
 def test_the_counter_of_modes_on_points_set_by_hand():
@@ -286,7 +303,7 @@ def test_the_counter_of_modes_on_points_set_by_hand():
     assert lab.count_modes(torch.cat([at[:1].expand(198, 2), at[1:2], far])) == (1, pytest.approx(0.995))
 
 
-def test_the_border_of_a_mode_lies_at_three_standard_deviations():
+def test_a_mode_ends_at_three_standard_deviations():
     for angle in np.linspace(0, 2 * math.pi, 7):
         step = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float32) * lab.SPREAD
         for distance, n_modes in ((2.95, 1), (3.05, 0)):
@@ -325,7 +342,7 @@ def test_both_steps_play_with_pairs():
 
 
 @pytest.mark.parametrize("n_points, expected", [(1, 0.045), (2, 0.089)])
-def test_a_missing_mode_is_dearer_in_pairs(n_points, expected):
+def test_a_missing_mode_costs_more_in_pairs(n_points, expected):
     """The two numbers in the prose: seven modes of eight, the eighth never drawn."""
     data, generator = np.full(8, 1 / 8), np.array([1 / 7] * 7 + [0])
     if n_points == 2:
