@@ -94,9 +94,9 @@ class DownloadedSource(Source):
         roots = data_dirs(data_dir)
         root, folder = roots[0], roots[0] / self.subfolder
         try:
+            make_dir(root)
             if not copy_of and not any_answers(self.servers()):
                 raise OSError("no server answers")
-            make_dir(root)
             with FileLock(root / f".{self.name}.lock"):
                 if not self.has_all(folder):
                     self.fill(root, copy_of)
