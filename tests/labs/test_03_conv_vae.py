@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import definitions
+from helpers import check_resume, definitions
 from torch import distributions, nn
 
-from labutils import seed_everything
+from labutils import Training, seed_everything
 from labutils.data import InMemoryLoader
 
 lab = definitions("03_conv_vae")
@@ -31,10 +31,6 @@ class Linear(lab.VAE):
         self.latent_dim = 2
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
         self.decoder = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
-
-
-def gaussians(n=6, d=4):
-    return torch.randn(n, d), torch.randn(n, d)
 
 
 # ---------------------------------------------------------------------------------------- networks
@@ -59,11 +55,10 @@ def layers(module, kind):
 
 def test_the_layers_of_the_network_for_digits():
     vae = lab.ConvVAE()
-    down, up = layers(vae.encoder, nn.Conv2d), layers(vae.decoder, nn.ConvTranspose2d)
-    assert [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in down] == [
-        (1, 16, 4, 2, 0), (16, 32, 4, 2, 0), (32, 64, 4, 2, 0)]
-    assert [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in up] == [
-        (32, 256, 3, 2, 0), (256, 128, 4, 1, 0), (128, 64, 3, 2, 0), (64, 1, 4, 2, 0)]
+    down, up = ([(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in layers(*part)]
+                for part in ((vae.encoder, nn.Conv2d), (vae.decoder, nn.ConvTranspose2d)))
+    assert down == [(1, 16, 4, 2, 0), (16, 32, 4, 2, 0), (32, 64, 4, 2, 0)]
+    assert up == [(32, 256, 3, 2, 0), (256, 128, 4, 1, 0), (128, 64, 3, 2, 0), (64, 1, 4, 2, 0)]
     assert len(layers(vae.encoder, nn.BatchNorm2d)) == 2 and len(layers(vae.decoder, nn.BatchNorm2d)) == 3
     assert {a.negative_slope for a in layers(vae.encoder, nn.LeakyReLU)} == {0.2}
     assert len(layers(vae.decoder, nn.ReLU)) == 3
@@ -73,12 +68,13 @@ def test_the_layers_of_the_network_for_digits():
 def test_the_layers_of_the_network_for_larger_pictures():
     vae = lab.PoolVAE(3, 64)
     down, up = layers(vae.encoder, nn.Conv2d), layers(vae.decoder, nn.ConvTranspose2d)
-    assert [c.out_channels for c in down] == [8, 16, 32, 64] and {(c.kernel_size[0], c.stride[0]) for c in down} == {(4, 2)}
+    assert [c.out_channels for c in down] == [8, 16, 32, 64]
+    assert {(c.kernel_size[0], c.stride[0]) for c in down} == {(4, 2)}
     assert [c.out_channels for c in up] == [32, 16, 8, 3] and len(layers(vae.encoder, nn.ReLU)) == 5
     assert [(m.in_features, m.out_features) for m in layers(vae, nn.Linear)] == [(64, 128), (128, 32), (16, 64)]
 
 
-def test_the_pool_forgets_the_place_and_its_picture_is_cut_from_the_middle():
+def test_the_pool_forgets_positions_and_its_picture_is_cut_from_the_middle():
     x = torch.rand(1, 1, 32, 32)
     h = lab.PoolVAE().encoder[:8](x)
     torch.testing.assert_close(lab.PoolVAE().encoder[8:10](h), h.mean(dim=(2, 3)))
@@ -132,7 +128,7 @@ def test_known_likelihoods():
 
 def test_elbo_terms():
     logits, x = torch.randn(5, 1, 28, 28), torch.rand(5, 1, 28, 28)
-    mu, logvar = gaussians(5, 20)
+    mu, logvar = torch.randn(2, 5, 20)
     q = distributions.Normal(mu, (logvar / 2).exp())
     closed = 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(dim=1).mean()
     for sigma, expected in ((None, lab.bernoulli_nll(logits, x)), (0.3, lab.gaussian_nll(logits, x, 0.3))):
@@ -196,35 +192,45 @@ def test_evaluate_weighs_the_shorter_last_batch_and_draws_the_code():
             expected = lab.elbo_terms(vae.decode(vae.encode(x).mean), x, vae.encode(x), sigma)
             reconstruction, kl = lab.evaluate(vae, [(x[:8], None), (x[8:], None)], sigma)
             assert (reconstruction, kl) == pytest.approx((expected[0].item(), expected[1].item()), rel=1e-4)
-    assert vae.training
 
 
-def test_fit_keeps_a_history_and_a_sheet_for_every_epoch(tmp_path):
-    lab.out_dir = tmp_path
+def test_fit_keeps_a_history_and_a_sheet_for_every_epoch_and_trains_in_training_mode(tmp_path, monkeypatch):
+    step, modes = lab.train_step, []
+    monkeypatch.setattr(lab, "train_step", lambda vae, *rest: (modes.append(vae.training), step(vae, *rest))[1])
     train = InMemoryLoader(torch.randint(256, (20, 1, 4, 4), dtype=torch.uint8), torch.zeros(20), 16, shuffle=True)
     x = train.to_float(train.images)
-    history, sheets = lab.fit("test", Linear(), train, [(x, None)], 3, sigma=None, beta=2.0, x_fixed=x[:8])
+    training, vae = Training("test", tmp_path, {}), Linear()
+    lab.fit(training, vae, train, [(x, None)], 3, sigma=None, beta=2.0, x_fixed=x[:8])
+    history = training.history
     assert {len(values) for values in history.values()} == {3} and len(history) == 6
     for part in ("train", "test"):
         expected = [r + 2.0 * k for r, k in zip(history[f"{part}_reconstruction"], history[f"{part}_kl"])]
         assert history[f"{part}_loss"] == pytest.approx(expected)
-    assert len(sheets) == 3 == len(list(tmp_path.glob("reconstructions_epoch_*.png")))
-    assert lab.fit("other", Linear(), train, [(x, None)], 1, sigma=0.5, beta=1)[1] == []
+    assert len(training.pictures) == 3 == len(list(tmp_path.glob("reconstructions_epoch_*.png")))
+    assert modes == [True] * 6 and not vae.training, "evaluation ends in evaluation mode"
+    training = Training("other", tmp_path, {})
+    lab.fit(training, Linear(), train, [(x, None)], 1, sigma=0.5, beta=1)
+    assert training.pictures == []
 
 
-def test_true_stands_on_the_left_and_reconstructed_on_the_right():
+def test_kill_9_and_resume_end_bit_identical(tmp_path):
+    check_resume("03_conv_vae", "vae=lab.build('conv', (1, 28, 28))",
+                 "lab.fit(training, vae, train, test, epochs, sigma=None, beta=1, x_fixed=train.to_float(train.images[:4]))",
+                 tmp_path)
+
+
+def test_true_images_are_on_the_left_and_reconstructions_on_the_right():
     vae, x = Linear(), torch.rand(8, 1, 4, 4)
     sheet = lab.true_and_reconstructed(vae, x, n_cols=4)
     true, reconstructed = sheet[:, :32], sheet[:, -32:]
     assert np.array_equal(true, lab.collage(x, 4, scale=2))
     assert np.array_equal(reconstructed, lab.collage(vae.draw(vae.encode(x).mean), 4, scale=2))
-    assert vae.training
 
 
 def test_a_reconstruction_does_not_depend_on_its_neighbours():
     vae, x = lab.ConvVAE(), torch.rand(16, 1, 28, 28)
     few, many = (lab.true_and_reconstructed(vae, pictures) for pictures in (x[:8], x))
-    assert np.abs(few.astype(int) - many[:len(few)]).max() <= 1 and vae.training
+    assert np.abs(few.astype(int) - many[:len(few)]).max() <= 1 and not vae.training
 
 
 # ---------------------------------------------------------------------------------- latent arithmetic
@@ -243,7 +249,7 @@ def test_slant_of_bars(slope):
     assert lab.slant(bar(slope)).item() == pytest.approx(slope, abs=1e-5)
 
 
-def test_slant_agrees_with_opencv_and_ignores_place_and_brightness():
+def test_slant_agrees_with_opencv_and_ignores_position_and_brightness():
     x = torch.rand(4, 1, 28, 28)**4
     expected = [-m["mu11"] / m["mu02"] for m in (cv2.moments(image[0].numpy()) for image in x)]
     torch.testing.assert_close(lab.slant(x), torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=1e-3)
@@ -257,7 +263,7 @@ def test_thickness_of_bars(width, height):
     assert lab.thickness(bar(0, width, height)).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_thickness_counts_the_outline_at_the_picture_s_edge_and_colour_counts_once():
+def test_thickness_counts_the_outline_at_the_edge_of_the_picture_and_each_colour_once():
     assert lab.thickness(torch.ones(1, 1, 28, 28)).item() == pytest.approx(14)
     grey = torch.rand(2, 1, 9, 9)
     for moment in (lab.slant, lab.thickness):
@@ -272,7 +278,8 @@ def test_masks_are_a_tenth_each_and_come_from_the_moments():
 
 
 def test_a_class_is_compared_with_itself():
-    x = torch.cat([bar(s) + 0.01 * torch.rand(1, 1, 28, 28) for s in (*np.linspace(-1, 0, 20), *np.linspace(0, 1, 20))])
+    slopes = (*np.linspace(-1, 0, 20), *np.linspace(0, 1, 20))
+    x = torch.cat([bar(slope) + 0.01 * torch.rand(1, 1, 28, 28) for slope in slopes])
     labels = torch.tensor([0] * 20 + [7] * 20)         # the second class leans more than the first; others are absent
     for mask in lab.attribute_masks(x, labels)["slanted"]:
         assert labels[mask].bincount(minlength=8)[[0, 7]].tolist() == [2, 2]
@@ -323,7 +330,7 @@ def test_describe_gives_the_error_of_the_mean_and_the_kl_of_each_latent():
     torch.testing.assert_close(kl, closed.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
-def test_the_network_of_the_timing_is_the_lesson_s_own_in_float32():
+def test_the_timed_network_is_the_one_of_the_lab_in_float32():
     vae, plain = lab.ConvVAE().eval(), lab.FloatVAE().eval()
     plain.load_state_dict(vae.state_dict())
     x, z = torch.rand(3, 1, 28, 28), torch.randn(3, 32)
@@ -334,7 +341,7 @@ def test_the_network_of_the_timing_is_the_lesson_s_own_in_float32():
 
 def test_a_timed_step_trains(monkeypatch):
     taken = []
-    monkeypatch.setattr(lab, "train_step", lambda *arguments: taken.append(arguments) or (torch.zeros(()), torch.zeros(())))
+    monkeypatch.setattr(lab, "train_step", lambda *arguments: taken.append(arguments) or torch.zeros(2))
     assert lab.timed_step(lab.ConvVAE, torch.channels_last)() > 0
     vae, optimizer, pictures, sigma, beta = taken[0]
     assert len(taken) == 2 and pictures.shape == (128, 1, 28, 28) and (sigma, beta) == (None, 1.0)
