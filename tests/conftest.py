@@ -3,16 +3,13 @@
 import gzip
 import hashlib
 import http.server
-import inspect
 import shutil
 import signal
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import RUNNING, calls, idx, write_picture
+from helpers import idx, write_picture
 
 from labutils.data import SOURCES
 from labutils.data.idx import FILES
@@ -23,37 +20,12 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 
-@pytest.fixture(scope="module")
-def executions(request, tmp_path_factory):
-    """{key: future} of the selected tests of a file; what is still running after the last of them is killed."""
-    selected = [item for item in request.session.items if item.module is request.module
-                and not any(mark.args[0] for mark in item.iter_markers("skipif"))]
-    wanted = {key: call for item in selected for key, call in calls(item).items()}
-    futures = {}
-
-    def value(name, parameters):
-        if name == "folder":
-            return tmp_path_factory.mktemp("run")
-        return parameters[name] if name in parameters else request.getfixturevalue(name)
-
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            for key, (function, parameters) in wanted.items():
-                values = {name: value(name, parameters) for name in inspect.signature(function).parameters}
-                futures[key] = pool.submit(function, **values)
-            yield futures
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in futures.values()):    # one may start another process meanwhile
-                for process in list(RUNNING):
-                    process.kill()
-                time.sleep(0.1)
-
-
-@pytest.fixture
-def executed(request, executions):
-    """What the functions that the test has marked return, in their order."""
-    return [executions[key].result() for key in calls(request.node)]
+def pytest_collection_modifyitems(items):
+    """Give each worker of pytest-xdist whole files or groups; start with the runs of the labs, which take longest."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.stem != "test_runs")
 
 
 # ---------------------------------------------------------------------------------- small data sets

@@ -1,11 +1,14 @@
 """What the tests share: the definitions of a notebook, its cells, and programs of the environment."""
 
 import ast
+import json
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +24,11 @@ from labutils.checkpoints import read_checkpoint
 from labutils.data import SOURCES
 from labutils.paths import PROJECT_ROOT
 
-NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOK_DIR = PROJECT_ROOT / "notebooks"
+NOTEBOOKS = sorted(NOTEBOOK_DIR.glob("*.ipynb"))
+LABS = [path.stem for path in NOTEBOOKS]
 BIN = Path(sys.executable).parent
 ONE_CORE = {**os.environ, "OMP_NUM_THREADS": "1"}   # the threads of two runs, side by side, would wait for each other
-RUNNING = set()     # processes of the tests
 
 needs_mnist = pytest.mark.skipif(SOURCES["mnist"].find() is None,
                                  reason="the real MNIST is not here: set LABS_DATA_DIR")
@@ -63,6 +67,11 @@ def idx(shape, content=b"", kind=8):
     return bytes((0, 0, kind, len(shape))) + struct.pack(f">{len(shape)}I", *shape) + content
 
 
+def notebook_path(lab):
+    """Return the path of a lab's notebook."""
+    return NOTEBOOK_DIR / f"{lab}.ipynb"
+
+
 def code_cells(path):
     """Return the code cells of a notebook."""
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
@@ -70,16 +79,84 @@ def code_cells(path):
 
 def cell_source(lab, cell_id):
     """Return the source of one code cell of a lab."""
-    [source] = [cell.source for cell in code_cells(PROJECT_ROOT / "notebooks" / f"{lab}.ipynb") if cell.id == cell_id]
+    [source] = [cell.source for cell in code_cells(notebook_path(lab)) if cell.id == cell_id]
     return source
 
 
-def write_lab(folder, name, parameters, sources, heading=False):
-    """Write a small lab: the cell of its parameters, then a code cell for each source; above them its heading, if asked for."""
-    cells = [nbformat.v4.new_markdown_cell(f"# Lab {name}")] if heading else []
-    cells += [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, sources)]
+def tags(cell):
+    """Return the tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def parameters_cell(lab):
+    """Return the cell of a lab's parameters."""
+    [cell] = [cell for cell in code_cells(notebook_path(lab)) if "parameters" in tags(cell)]
+    return cell
+
+
+# by the ends of the parameters' names: runs that must end well, but need not show anything
+TINY = {"epochs": 1, "steps": 20, "every": 2, "images": 300, "n_samples": 64, "limit": 256,
+        "dataset": "digits", "device": "cpu"}
+
+
+def tiny(lab, **more):
+    """Return parameters for the shortest run of a lab, and more, as options of papermill and `labs run`."""
+    names = re.findall(r"^(\w+):", parameters_cell(lab).source, flags=re.M)
+    values = {name: value for name in names for end, value in TINY.items() if name == end or name.endswith(f"_{end}")}
+    return [word for name, value in {**values, **more}.items() for word in ("-p", name, str(value))]
+
+
+def prepare_copy(lab, folder, **more):
+    """Copy a lab with tiny parameters and its stored outputs, as papermill makes it; return the copy's path."""
+    copy = folder / f"{lab}.ipynb"
+    done = command("papermill", notebook_path(lab), copy, "--prepare-only",
+                   *tiny(lab, **{"out_dir": folder / "out", **more}))
+    assert done.returncode == 0, done.stderr
+    return copy
+
+
+def solutions(notebook):
+    """Return {grade_id: cell} of the cells that hold solutions."""
+    return {cell.metadata.nbgrader.grade_id: cell for cell in notebook.cells
+            if cell.metadata.get("nbgrader", {}).get("solution")}
+
+
+PARAMETERS = """value: int = 1  # becomes the loss
+dataset: str = "digits"  # which data set
+epochs: int = 2  # passes
+rate: float = 0.1  # learning rate
+pretrained: bool = False  # load weights
+seed: int = 0  # of all
+device: str = "cpu"  # where
+resume: bool = False  # go on
+out_dir: str = "runs/x"  # files"""
+RESULT = ("from IPython.display import display\n"       # as show_results, without its imports
+          "display({'application/json': {'loss': value, 'device': 'cpu'}, 'text/plain': ''}, raw=True)")
+
+
+def write_lab(folder, name, sources=(RESULT,), parameters=PARAMETERS):
+    """Write a small lab: its heading, the cell of its parameters, and a code cell for each source."""
+    cells = [nbformat.v4.new_markdown_cell(f"# Lab {name}"),
+             nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+             *map(nbformat.v4.new_code_cell, sources)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
+
+
+def read_json(path):
+    """Return what a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+PATIENCE = 300      # seconds; only what is broken takes so long
+
+
+def until(condition):
+    """Wait until something that another process does is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def definitions(lab):
@@ -89,7 +166,7 @@ def definitions(lab):
     namespace, so that `lab.epochs = 1` reaches the functions.
     """
     kept = []
-    for cell in code_cells(PROJECT_ROOT / "notebooks" / f"{lab}.ipynb"):
+    for cell in code_cells(notebook_path(lab)):
         kept += [node for node in ast.parse(cell.source).body if is_definition(node)]
     space = SimpleNamespace()
     exec(compile(ast.Module(kept, []), f"{lab}.ipynb", "exec"), vars(space))
@@ -105,15 +182,14 @@ def is_definition(node):
 
 @contextmanager
 def started(*arguments, **options):
-    """Start a program of the environment, from the project's root and on one core; have it as long as the block lasts."""
+    """Start a program of the environment, from the project's root and on one core; kill it when the block ends."""
     program, *rest = map(str, arguments)
-    with subprocess.Popen([BIN / program, *rest], cwd=PROJECT_ROOT, text=True, **{"env": ONE_CORE, **options}) as process:
-        RUNNING.add(process)
+    options = {"cwd": PROJECT_ROOT, "text": True, "env": ONE_CORE, **options}
+    with subprocess.Popen([BIN / program, *rest], **options) as process:
         try:
             yield process
         finally:
             process.kill()
-            RUNNING.discard(process)
 
 
 def command(*arguments, timeout=900, **options):
@@ -121,24 +197,6 @@ def command(*arguments, timeout=900, **options):
     with started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
         stdout, stderr = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-# ------------------------------------------------------------------------------- runs, two at a time
-
-def executes(*functions):
-    """Mark a test that looks at what the functions return: its fixture `executed` lists that.
-
-    A function gets by name `folder`, empty and its own; the test's parameters; fixtures of the module. Those of
-    all the selected tests of a file are called two at a time, from its first such test on; tests that mark the same
-    function and have the same parameters share one call. What a function raises, each of its tests raises.
-    """
-    return pytest.mark.executes.with_args(*functions)
-
-
-def calls(item):
-    """Return {key: (function, parameters)} of what a test has marked."""
-    parameters, name = (item.callspec.params, item.callspec.id) if hasattr(item, "callspec") else ({}, "")
-    return {(function, name): (function, parameters) for mark in item.iter_markers("executes") for function in mark.args}
 
 
 # ------------------------------------------------------------------------------ kill -9 and resume
@@ -190,7 +248,7 @@ def check_resume(lab, networks, call, folder):
     """Train alone, and again up to a `kill -9` in epoch 3; resume, and compare weights, history and random numbers.
 
     networks  code: the networks by name, such as "vae=lab.VAE((784, 20, 4))"
-    call      code: the call of the lab's `fit`, with `training`, `train` and `test` and the networks, for `epochs` epochs
+    call      code: the call of the lab's `fit` for `epochs` epochs, with `training`, `train`, `test` and the networks
     """
     script = RESUME_SCRIPT.format(tests=str(PROJECT_ROOT / "tests"), lab=lab, networks=networks, call=call)
     killed = command("python", "-c", script, folder, "kill")

@@ -12,8 +12,7 @@ import time
 import urllib.request
 
 import pytest
-from helpers import BIN, NOTEBOOKS, ONE_CORE, code_cells
-from test_notebooks import prepare_copy
+from helpers import BIN, LABS, ONE_CORE, code_cells, notebook_path, prepare_copy
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -40,6 +39,9 @@ SHOW_CELL = """async index => {
 }"""
 
 
+SLIDER_PICTURE = ".widget-interact img"
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """JupyterLab on copies of the labs with tiny parameters; gives (folder, address with {} for the notebook)."""
@@ -49,10 +51,11 @@ def server(tmp_path_factory):
         port = probe.getsockname()[1]
     log = (folder / "log.txt").open("w")
     process = subprocess.Popen(
-        [BIN / "jupyter", "lab", "--no-browser", "--allow-root", "--expose-app-in-browser", f"--port={port}", "--ServerApp.port_retries=0",
-         "--IdentityProvider.token=test", f"--notebook-dir={folder}"], stdout=log, stderr=log, cwd=folder,
-        env={**ONE_CORE, "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")})
-    # a workspace for each page: the default one would open again whatever the page before has left
+        [BIN / "jupyter", "lab", "--no-browser", "--allow-root", "--expose-app-in-browser", f"--port={port}",
+         "--ServerApp.port_retries=0", "--IdentityProvider.token=test", f"--notebook-dir={folder}"],
+        stdout=log, stderr=log, cwd=folder, env={**ONE_CORE, "JUPYTER_CONFIG_DIR": str(folder / "config"),
+                                                 "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")})
+    # a workspace for each page: the default one would open what the page before has left
     address = f"http://127.0.0.1:{port}/lab/workspaces/{{workspace}}/tree/{{notebook}}?token=test"
     try:
         for _ in range(120):
@@ -71,7 +74,8 @@ def server(tmp_path_factory):
 def browser():
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"])
         yield chromium
         chromium.close()
 
@@ -79,50 +83,51 @@ def browser():
 @pytest.fixture(scope="module")
 def opened(request, browser, server):
     """Open a lab and Run All, once for all tests of it; gives the page and the cells with their outputs."""
-    (folder, address), path = server, request.param
-    prepare_copy(path, folder)
+    (folder, address), lab = server, request.param
+    prepare_copy(lab, folder)
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.goto(address.format(workspace=secrets.token_hex(4), notebook=path.name))
+    page.goto(address.format(workspace=secrets.token_hex(4), notebook=f"{lab}.ipynb"))
     page.wait_for_function("""name => {
         const panel = window.jupyterapp?.shell?.currentWidget;
         return panel?.context?.path === name && panel.content.model?.cells?.length > 10;
-    }""", arg=path.name, timeout=60_000)
+    }""", arg=f"{lab}.ipynb", timeout=60_000)
     page.set_default_timeout(300_000)
     yield page, page.evaluate(RUN_ALL)
     page.close()
 
 
-def each_opened(paths):
-    return pytest.mark.parametrize("opened", paths, indirect=True, ids=lambda path: path.stem)
+def each_opened(labs):
+    return pytest.mark.parametrize("opened", labs, indirect=True)
 
 
-@each_opened(NOTEBOOKS)
+@each_opened(LABS)
 def test_run_all_ends_without_an_error_cell(opened):
     page, cells = opened
     outputs = [(cell["id"], output) for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
     assert not [(i, output) for i, output in outputs if output["output_type"] == "error"]
     assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code" and cell["source"])
     assert any("image/png" in output.get("data", {}) for _, output in outputs)
-    live = "Curves of the training so far"      # drawn while the network trains, and taken away again
+    live = "Curves of the training so far"      # drawn while the network trains, and then removed
     assert live in page.evaluate("window.shown") and live not in str(cells)
 
 
 def has_slider(source):
-    return bool(re.search(r"^explore\(", source, flags=re.M))
+    return bool(re.search(r"^interact\(", source, flags=re.M))
 
 
-@each_opened([path for path in NOTEBOOKS if any(has_slider(cell.source) for cell in code_cells(path))])
+@each_opened([lab for lab in LABS if any(has_slider(cell.source) for cell in code_cells(notebook_path(lab)))])
 def test_a_slider_moves_the_picture(opened):
     page, cells = opened
     index = next(i for i, cell in enumerate(cells) if has_slider("".join(cell["source"])))
     page.evaluate(SHOW_CELL, index)
-    picture = page.locator("img.widget-image, .widget-image img").first
+    picture = page.locator(SLIDER_PICTURE).first
     handle = page.locator(".noUi-handle").first
     handle.wait_for(state="visible")
     before, address = picture.screenshot(), picture.get_attribute("src")
     handle.focus()
     for _ in range(15):
         page.keyboard.press("ArrowLeft")        # the slider of lab 05 begins at its right end
-    page.wait_for_function("old => document.querySelector('img.widget-image, .widget-image img').src !== old", arg=address, timeout=30_000)
+    page.wait_for_function("([selector, old]) => document.querySelector(selector)?.src !== old",
+                           arg=[SLIDER_PICTURE, address], timeout=30_000)
     page.wait_for_timeout(500)
     assert picture.screenshot() != before
