@@ -1,7 +1,7 @@
-"""Weights in files: safetensors with their settings beside them, never a pickle.
+"""Weights in files: safetensors with settings, never a pickle.
 
-A checkpoint is one safetensors file. Tensors are named "module/parameter"; the settings and the
-history lie in the file's header as JSON. Reading it runs no code (https://github.com/huggingface/safetensors).
+A checkpoint is one safetensors file. Tensors are named "module/parameter"; the file's header holds the settings
+and the history as JSON. Reading it runs no code (https://github.com/huggingface/safetensors).
 """
 
 import hashlib
@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .paths import PROJECT_ROOT, project_path, replacing
 from .device import get_device
+from .paths import PROJECT_ROOT, project_path, replacing
 
 PRETRAINED_DIR = PROJECT_ROOT / "checkpoints"
 
@@ -25,8 +25,8 @@ class CheckpointError(RuntimeError):
 def save_checkpoint(path, *, config, **state):
     """Write the weights of modules to one file.
 
-    path    a relative one is taken from the project's root
-    config  whatever JSON can hold: settings, figures, history
+    path    a relative one starts at the project's root
+    config  a dict that JSON can hold: settings, metrics, history
     state   modules by name: `save_checkpoint(path, config={...}, generator=generator)`
 
     Returns the path.
@@ -37,7 +37,7 @@ def save_checkpoint(path, *, config, **state):
 
 
 def write_checkpoint(path, config, tensors):
-    """Write what `read_checkpoint` returns to a file; return its path."""
+    """Write a config and tensors by name to a file, for `read_checkpoint`; return its path."""
     path = project_path(path)
     with replacing(path) as part:
         save_file(tensors, part, metadata={"config": json.dumps(config)})
@@ -47,9 +47,9 @@ def write_checkpoint(path, config, tensors):
 def load_checkpoint(path, *, device="cpu", **modules):
     """Load weights into modules, by the names under which they were saved; return the config.
 
-    All is checked before the first weight is written: a module is loaded whole or left alone.
-    Raises `CheckpointError` for a file that is missing, truncated or of another format, and for
-    weights of another architecture; `ValueError` for a device that is not there.
+    Everything is checked before the first weight is changed: either all modules are loaded or none is.
+    Raises `CheckpointError` for a file that is missing, truncated or of another format, and for weights
+    of another architecture; raises `ValueError` for a device that does not exist here.
     """
     path, device = project_path(path), get_device(device)
     config, tensors = read_checkpoint(path, device)
@@ -61,13 +61,13 @@ def load_checkpoint(path, *, device="cpu", **modules):
             settings = {key: value for key, value in config.items() if not isinstance(value, (dict, list))}
             raise CheckpointError(f"{path} does not fit the module {name!r}: {mismatch}. The file was "
                                   f"saved with {settings}; build the network with these settings, "
-                                  "or train anew with pretrained=False")
+                                  "or train with pretrained=False")
     for name, module in modules.items():
         module.load_state_dict(states[name])
     return config
 
 
-def read_checkpoint(path, device="cpu", way_out="save it again with save_checkpoint, or train anew with pretrained=False"):
+def read_checkpoint(path, device="cpu", way_out="save it again with save_checkpoint, or train with pretrained=False"):
     """Return `(config, tensors)` of a checkpoint file; raises `CheckpointError`, whose message ends with `way_out`."""
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; {way_out}")
@@ -75,24 +75,24 @@ def read_checkpoint(path, device="cpu", way_out="save it again with save_checkpo
         with safe_open(path, framework="pt", device=str(device)) as file:
             config = json.loads((file.metadata() or {})["config"])
             if not isinstance(config, dict):
-                raise ValueError("its config is no JSON object")
+                raise ValueError("its config is not a JSON object")
             return config, {key: file.get_tensor(key) for key in file.keys()}
     except KeyError:
         raise CheckpointError(f"{path} is a safetensors file without a config; {way_out}") from None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}): truncated, or of "
-                              f"another format, which is not read (a pickle can run code); {way_out}") from error
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}): it is truncated or has another "
+                              f"format, which is not read, since a pickle can run code; {way_out}") from error
 
 
-def first_mismatch(saved, wanted):
-    """Describe the first tensor whose name or shape differs between two state dicts, or None."""
-    for key in [*wanted, *saved]:
+def first_mismatch(saved, expected):
+    """Describe the first tensor whose name or shape differs between two state dicts; return None if all agree."""
+    for key in [*expected, *saved]:
         if key not in saved:
             return f"the file has no tensor {key!r}"
-        if key not in wanted:
+        if key not in expected:
             return f"the module has no tensor {key!r}"
-        if saved[key].shape != wanted[key].shape:
-            return f"{key!r} is {tuple(saved[key].shape)} in the file and {tuple(wanted[key].shape)} in the module"
+        if saved[key].shape != expected[key].shape:
+            return f"{key!r} is {tuple(saved[key].shape)} in the file and {tuple(expected[key].shape)} in the module"
     return None
 
 
@@ -190,10 +190,10 @@ def set_random_state(state):
 
 
 def find_pretrained(name, **settings):
-    """Return the path of the course's own weights `checkpoints/NAME.safetensors`, or say that there are none, and return None.
+    """Return the path of the course's weights `checkpoints/NAME.safetensors`; without any, print so and return None.
 
-    `settings`, such as `beta=4`, are those that the weights must have been trained with. Raises `CheckpointError`
-    where the file is not the one that the card describes.
+    `settings`, such as `beta=4`, are those with which the weights must have been trained. Raises `CheckpointError`
+    for a file that is not the one in the card.
     """
     path = PRETRAINED_DIR / f"{name}.safetensors"
     if not path.is_file():
@@ -201,9 +201,9 @@ def find_pretrained(name, **settings):
         return None
     found, expected = sha256(path), read_card().get(name, {}).get("sha256")
     if found != expected:
-        raise CheckpointError(f"{path} is not the file of the card {PRETRAINED_DIR / 'card.json'}: its SHA-256 sum is "
-                              f"{found}, and should be {expected}; bring it back with 'git checkout checkpoints', or "
-                              "train anew with pretrained=False")
+        raise CheckpointError(f"{path} is not the file in {PRETRAINED_DIR / 'card.json'}: its SHA-256 sum is {found}, "
+                              f"and should be {expected}; restore it with 'git checkout checkpoints', or train with "
+                              "pretrained=False")
     config = read_checkpoint(path)[0] if settings else {}
     for setting, value in settings.items():
         if config[setting] != value:
@@ -218,7 +218,7 @@ def read_card():
     try:
         return json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); bring it back with 'git checkout checkpoints'") from None
+        raise CheckpointError(f"{path} is not JSON ({error}); restore it with 'git checkout checkpoints'") from None
 
 
 def sha256(path):

@@ -1,7 +1,7 @@
-"""How good are generated pictures? Figures from the features of a classifier, and from the pixels.
+"""How good are generated pictures? Metrics from the features of a classifier and from the pixels.
 
-Pictures are uint8 here, (N, 1, 28, 28), as the loaders hold them and `to_uint8` returns them. Every
-figure of samples has a partner, the same figure of test images: what a perfect generator would get.
+Pictures here are uint8, (N, 1, 28, 28), as the loaders keep them and `to_uint8` returns them. Each
+metric of samples is printed next to the same metric of test images, which a perfect generator would reach.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ DIGITS = ("mnist", "digits")        # the data sets that the shipped classifier 
 
 
 class ImageClassifier(nn.Module):
-    """CNN that judges pictures: (B, 1, 28, 28) in 0..1 -> logits (B, n_classes); `features` -> (B, 64)."""
+    """CNN for pictures (B, 1, 28, 28) in 0..1: returns logits (B, n_classes), and `features` returns (B, 64)."""
 
     def __init__(self, n_classes=10):
         super().__init__()
@@ -31,7 +31,7 @@ class ImageClassifier(nn.Module):
                        nn.MaxPool2d(2)]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(128 * 9, 64))
         self.to_logits = nn.Linear(64, n_classes)
-        self.to(memory_format=torch.channels_last)      # on a CPU twice as fast
+        self.to(memory_format=torch.channels_last)      # twice as fast on a CPU
 
     def features(self, x):
         with autocast(x.device):
@@ -47,14 +47,14 @@ class ImageClassifier(nn.Module):
 def load_classifier(dataset, train_loader):
     """Return an `ImageClassifier` for the pictures of `dataset`, in evaluation mode.
 
-    For digits it comes with the course: trained on MNIST, 99.6 % of its test images right. For
-    another data set of classes it is trained on the loader's images for two epochs, which takes
-    up to a minute on a CPU. Raises `ValueError` for pictures of another shape or without classes.
+    The one for digits comes with the course: trained on MNIST, it classifies 99.6 % of the test images
+    correctly. For another data set with classes, it is trained on the loader's images for two epochs, up to
+    a minute on a CPU. Raises `ValueError` for pictures of another shape or without classes.
     """
     images, labels = train_loader.images, train_loader.labels
     if images.shape[1:] != (1, 28, 28) or labels.ndim != 1:
-        raise ValueError(f"dataset={dataset!r}: pictures of shape {tuple(images.shape[1:])}, labels {tuple(labels.shape)}; "
-                         "the classifier judges pictures of shape (1, 28, 28) with one class each")
+        raise ValueError(f"dataset={dataset!r}: pictures of shape {tuple(images.shape[1:])}, labels of shape "
+                         f"{tuple(labels.shape)}; the classifier needs pictures of shape (1, 28, 28), one class each")
     path = find_pretrained(SHIPPED) if dataset in DIGITS else None
     if path is None:
         return train_classifier(images, labels, n_epochs=2)
@@ -66,9 +66,9 @@ def load_classifier(dataset, train_loader):
 def train_classifier(images, labels, *, n_epochs, batch_size=128, seed=0):
     """Train an `ImageClassifier` on uint8 images (N, 1, 28, 28) and labels (N,); return it in evaluation mode.
 
-    Each batch is shifted by up to two pixels, one cycle of the learning rate runs over the training
-    (L. N. Smith, N. Topin: Super-Convergence, 2018, arXiv:1708.07120), and no state of torch's global
-    random generator is used up: a lab draws the same numbers whether it trained a classifier or not.
+    Each batch is shifted by up to two pixels. The learning rate goes through one cycle in the whole
+    training (L. N. Smith, N. Topin: Super-Convergence, 2018, arXiv:1708.07120). torch's global random
+    generator keeps its state, so that a lab draws the same numbers whether it trained a classifier or not.
     """
     loader = InMemoryLoader(images, labels, batch_size, shuffle=True, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -98,60 +98,60 @@ def judge(classifier, images, batch_size=250):
     return torch.cat(features), torch.cat(probabilities)
 
 
-# ------------------------------------------------------------------------------------------ figures
+# ------------------------------------------------------------------------------------------ metrics
 
 def class_histogram(classes, n_classes=10):
-    """Shares of the classes (N,), whole numbers from 0: a list of `n_classes` floats that sum to 1."""
+    """Return the share of each class among `classes` (N,), whole numbers from 0: `n_classes` floats that sum to 1."""
     return (np.bincount(np.asarray(classes), minlength=n_classes) / len(classes)).tolist()
 
 
 def class_entropy(classes, n_classes=10):
-    """Entropy of the histogram of classes (N,), in nats: log(n_classes) if all are equally frequent."""
+    """Return the entropy of the histogram of classes (N,), in nats: log(n_classes) if all are equally frequent."""
     return float(entropy(class_histogram(classes, n_classes)))
 
 
 def frechet_distance(a, b):
-    """Fréchet distance of two clouds of features, (N, d) and (M, d), each taken for a Gaussian.
+    """Return the Fréchet distance, 0 or more, of two sets of features, (N, d) and (M, d).
 
-    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): the squared Wasserstein-2 distance of the two
-    Gaussians (M. Heusel and others, 2017, arXiv:1706.08500, equation 6). It depends on the classifier
-    and falls with N: compare figures of one classifier and one N only. Raises `ValueError` for fewer
-    than two rows.
+    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) is the squared Wasserstein-2 distance of the two
+    Gaussians with the means and covariances of the sets (M. Heusel and others, 2017, arXiv:1706.08500,
+    equation 6). It depends on the classifier and falls as N grows: compare distances only if they have the
+    same classifier and the same N. Raises `ValueError` for fewer than two rows.
     """
     a, b = (np.asarray(torch.as_tensor(features).cpu(), dtype=np.float64) for features in (a, b))
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"{len(a)} and {len(b)} pictures: a covariance takes at least two on each side")
+        raise ValueError(f"{len(a)} and {len(b)} pictures: a covariance needs at least two on each side")
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    # the trace of the root is the sum of the roots of the eigenvalues, which rounding may leave slightly complex
+    # the trace of the root is the sum of the roots of the eigenvalues; rounding can make these slightly complex
     trace_of_root = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).astype(complex)).real.sum()
     return float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + np.trace(cov_a + cov_b) - 2 * trace_of_root)
 
 
 def precision_recall(real, samples, k=3):
-    """Return precision and recall of samples (M, d) against real features (N, d), each from 0 to 1.
+    """Return precision and recall of the features of samples (M, d) and real images (N, d), each from 0 to 1.
 
-    Balls around the points of one cloud, each out to its k-th neighbour, stand for the region that the
-    cloud fills. Precision: the share of the samples inside the region of the real ones. Recall: the
-    share of the real ones inside the region of the samples (T. Kynkäänniemi and others, 2019,
-    arXiv:1904.06991, equations 1 and 2). Raises `ValueError` for k points or fewer.
+    The region of a set is the union of balls around its points; each ball reaches the k-th neighbour of
+    its point. Precision is the share of samples inside the region of the real images, recall the share of
+    real images inside the region of the samples (T. Kynkäänniemi and others, 2019, arXiv:1904.06991,
+    equations 1 and 2). Raises `ValueError` for k points or fewer.
     """
     if min(len(real), len(samples)) <= k:
         raise ValueError(f"{len(real)} real and {len(samples)} sampled pictures: more than k={k} are needed")
-    return inside(samples, real, k), inside(real, samples, k)
+    return share_inside(samples, real, k), share_inside(real, samples, k)
 
 
-def inside(points, cloud, k):
-    """Share of the points (N, d) that lie in a ball of the cloud (M, d), out to the k-th neighbour."""
-    radii = [torch.cdist(part, cloud).topk(k + 1, largest=False).values[:, k] for part in cloud.split(1000)]
+def share_inside(points, centres, k):
+    """Return the share of points (N, d) in the balls around the centres (M, d) that reach the k-th neighbours."""
+    radii = [torch.cdist(part, centres).topk(k + 1, largest=False).values[:, k] for part in centres.split(1000)]
     radii = torch.cat(radii)                # k + 1, because a point is its own first neighbour
-    hits = [(torch.cdist(part, cloud) <= radii).any(dim=1) for part in points.split(1000)]
+    hits = [(torch.cdist(part, centres) <= radii).any(dim=1) for part in points.split(1000)]
     return torch.cat(hits).float().mean().item()
 
 
 def nearest_images(images, training_images):
-    """Return distances (N,) and indices (N,) of the nearest training image to each image.
+    """Return the distance (N,) from each image to the nearest training image, and the index (N,) of that image.
 
-    Both uint8; the distance is the root mean square difference of the pixels, in grey values of 0..1.
+    Both sets are uint8. The distance is the root mean square difference of the pixels, in grey values of 0..1.
     """
     images = torch.as_tensor(images, device=training_images.device)
     flat = training_images.flatten(1).float() / 255
@@ -161,19 +161,19 @@ def nearest_images(images, training_images):
 
 
 def evaluate_samples(classifier, samples, train_images, test_images, n_nearest=500):
-    """Judge samples beside as many test images; print both columns and return the figures.
+    """Judge samples and as many test images; print their metrics side by side and return those of the samples.
 
-    All three sets are uint8 (N, 1, 28, 28); the samples may be an array, as `to_uint8` makes them. The reference for Fréchet distance, precision
-    and recall is the training set; every set is cut to the length of the shortest, so that both columns
-    rest on the same number of pictures.
+    All three sets are uint8 (N, 1, 28, 28); the samples may also be an array from `to_uint8`. Fréchet
+    distance, precision and recall compare with the training images. Every set is cut to the length of the
+    shortest, so that both columns use the same number of pictures.
 
     n_samples           pictures in each set
-    confidence          mean probability of the class that the classifier names
-    class_entropy       in nats, of the histogram of these classes; log 10 = 2.303 at best
+    confidence          mean probability of the most probable class, from 0 to 1
+    class_entropy       entropy of the histogram of these classes, in nats; log 10 = 2.303 at best
     frechet             distance to the training images; `frechet_floor` is that of the test images
-    precision, recall   in 0..1
-    nearest             median distance to the nearest training image, of the first `n_nearest`: far below
-                        that of the test images, the samples are copies
+    precision, recall   from 0 to 1
+    nearest             median distance to the nearest training image, over the first `n_nearest` samples;
+                        far below the value of the test images, the samples are copies
     """
     samples = torch.as_tensor(samples, device=train_images.device)
     n = min(len(samples), len(train_images), len(test_images))
@@ -190,19 +190,19 @@ def evaluate_samples(classifier, samples, train_images, test_images, n_nearest=5
             "precision": precision, "recall": recall,
             "nearest": nearest_images(images[:n_nearest], train_images)[0].median().item()}
     print(f"{f'of {n} pictures each':<22}{'samples':>12}{'test images':>12}")
-    for figure, value in columns["samples"].items():
-        print(f"{figure.replace('_', ' '):<22}{value:>12.3f}{columns['test images'][figure]:>12.3f}")
+    for metric, value in columns["samples"].items():
+        print(f"{metric.replace('_', ' '):<22}{value:>12.3f}{columns['test images'][metric]:>12.3f}")
     return {"n_samples": n, **columns["samples"], "frechet_floor": columns["test images"]["frechet"]}
 
 
 def train_shipped():
-    """Train the classifier that the course ships; return the path of its checkpoint, in runs/classifier/."""
+    """Train the classifier that comes with the course; return the path of its checkpoint, in runs/classifier/."""
     n_epochs, device = 8, get_device("auto")
     train, test = get_loaders("mnist", device=device)
     classifier = train_classifier(train.images, train.labels, n_epochs=n_epochs)
     _, probabilities = judge(classifier, test.images)
     accuracy = (probabilities.argmax(dim=1) == test.labels).float().mean().item()
-    path = save_checkpoint(f"runs/classifier/{SHIPPED}.safetensors", classifier=classifier,
-                           config={"dataset": "mnist", "epochs": n_epochs, "seed": 0, "figures": {"test_accuracy": accuracy}})
-    print(f"{accuracy:.2%} of the test images right; {path}")
+    config = {"dataset": "mnist", "epochs": n_epochs, "seed": 0, "metrics": {"test_accuracy": accuracy}}
+    path = save_checkpoint(f"runs/classifier/{SHIPPED}.safetensors", config=config, classifier=classifier)
+    print(f"{accuracy:.2%} of the test images classified correctly; {path}")
     return path

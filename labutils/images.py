@@ -1,4 +1,4 @@
-"""Pictures: from tensors to bytes, many on one sheet, on the screen and into files."""
+"""Pictures: tensors to bytes, many pictures on one sheet, shown in the notebook and saved in files."""
 
 import math
 
@@ -24,8 +24,8 @@ def require_range(image_range):
 def to_uint8(array, image_range=(0, 1)):
     """Return a uint8 copy of a tensor or array of any shape; `image_range` becomes 0..255.
 
-    Values outside the range are clipped; uint8 input is returned as it is. Raises `ValueError`
-    for values that are not finite, for what is no array of real numbers, and for a bad range.
+    Values outside the range are clipped; uint8 input is returned unchanged. Raises `ValueError` for
+    values that are not finite, for anything but an array of real numbers, and for a bad range.
     """
     require_range(image_range)
     if isinstance(array, torch.Tensor):
@@ -43,13 +43,13 @@ def to_uint8(array, image_range=(0, 1)):
 
 
 def collage(images, n_cols, *, image_range=(0, 1), scale=1):
-    """Tile pictures row by row on one sheet of `n_cols` columns.
+    """Arrange pictures row by row on one sheet of `n_cols` columns.
 
     images  (N, H, W), (N, 1, H, W) or (N, 3, H, W), float in `image_range`, or uint8
     scale   enlargement by a whole number, nearest neighbour
 
-    Returns a uint8 array (rows*H*scale, n_cols*W*scale), with a last axis of 3 for colour. Places
-    left over in the last row are black. Raises `ValueError` for another shape.
+    Returns a uint8 array (rows*H*scale, n_cols*W*scale), with a last axis of 3 for colour. The end of an
+    incomplete last row is black. Raises `ValueError` for another shape.
     """
     tiles = to_uint8(images, image_range)
     if tiles.ndim == 3:
@@ -71,12 +71,12 @@ def collage(images, n_cols, *, image_range=(0, 1), scale=1):
 
 
 def show(image, title=None, *, alt=None):
-    """Show a uint8 picture, (H, W) or RGB (H, W, 3), pixel by pixel, with its title above it.
+    """Show a uint8 picture, (H, W) or RGB (H, W, 3), at its own size, with its title above it.
 
     alt  a description for readers who cannot see it; None: its title
 
-    It goes into the notebook as the PNG file that `save_image` would write: a matplotlib figure of the
-    same picture takes one and a half to two times the bytes.
+    The notebook stores the PNG file that `save_image` would write. A matplotlib figure of the same picture
+    would need one and a half to two times the bytes.
     """
     if title:
         print(title)
@@ -84,10 +84,10 @@ def show(image, title=None, *, alt=None):
 
 
 def save_image(path, image):
-    """Write a uint8 picture, (H, W) or RGB (H, W, 3), in the format of the path's ending.
+    """Write a uint8 picture, (H, W) or RGB (H, W, 3), in the format that the ending of the path names.
 
-    A relative path is taken from the project's root. Returns the path. Raises `ValueError` for a
-    picture of another type and for an ending that OpenCV does not know.
+    A relative path starts at the project's root. Returns the path. Raises `ValueError` for a picture of
+    another type and for an ending that OpenCV does not know.
     """
     path = project_path(path)
     try:
@@ -100,14 +100,14 @@ def save_image(path, image):
 
 
 def encode(image, ending=".png"):
-    """Return the bytes of a uint8 picture, (H, W) or RGB (H, W, 3), as a file with this ending; raises `ValueError`."""
+    """Return the bytes of a picture file with this ending, from uint8 (H, W) or RGB (H, W, 3); raises `ValueError`."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:
-        raise ValueError(f"an image of dtype {image.dtype} and shape {image.shape}; what can be saved is uint8, "
+        raise ValueError(f"an image of dtype {image.dtype} and shape {image.shape}; a picture to save is uint8, "
                          "(H, W) or (H, W, 3): use to_uint8 or collage first")
-    bgr = image[..., ::-1] if image.ndim == 3 else image       # OpenCV's order of the colours
+    bgr = image[..., ::-1] if image.ndim == 3 else image       # OpenCV's order of colours
     try:
-        options = [cv2.IMWRITE_PNG_COMPRESSION, 9]      # about half the bytes that OpenCV writes by itself
+        options = [cv2.IMWRITE_PNG_COMPRESSION, 9]      # about half the bytes of OpenCV's default
         return cv2.imencode(ending, np.ascontiguousarray(bgr), options)[1].tobytes()
     except cv2.error:
         raise ValueError(f"unknown picture format {ending!r}; take .png") from None

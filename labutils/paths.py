@@ -1,4 +1,4 @@
-"""Where the project lies, and how a file is written so that nobody ever sees half of it."""
+"""The project's root, and writing files so that nobody ever sees half of one."""
 
 import os
 import tempfile
@@ -6,33 +6,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-HALF_WRITTEN = ".part-"      # so begins the name of a file until it is whole
+HALF_WRITTEN = ".part-"      # the start of a file's name until it is complete
 
 
 def project_path(path):
-    """Return `path` as an absolute `Path`; a relative one is taken from the project's root.
-
-    The folder in which a kernel happens to stand never matters.
-    """
-    return PROJECT_ROOT / os.path.expanduser(path)      # leaves the ~ of an unknown user as it is, as a shell does
+    """Return `path` as an absolute `Path`; a relative one starts at the project's root, not in the kernel's folder."""
+    return PROJECT_ROOT / os.path.expanduser(path)      # the ~ of an unknown user stays, as in a shell
 
 
 def make_dir(path):
-    """Create the folder `path` (relative to the project's root) and return it as a `Path`."""
+    """Create the folder `path` if necessary and return it as `project_path` does; raises `OSError`."""
     folder = project_path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"cannot create the folder {folder}: {error.strerror}; "
-                      f"choose another one, where you may write") from error
+                      "choose another one, where you may write") from error
     return folder
 
 
 @contextmanager
 def replacing(path):
-    """Give a temporary path beside `path` that takes its place when the block ends well.
+    """Provide a temporary path in the same folder; the file there replaces `path` when the block ends without error.
 
-    An error inside the block, a full disk for example, leaves `path` as it was.
+    An error in the block, such as a full disk, leaves `path` unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +37,7 @@ def replacing(path):
     os.close(handle)
     try:
         yield Path(name)
-        os.chmod(name, 0o644)   # mkstemp makes files that only their owner can read
+        os.chmod(name, 0o644)   # only the owner can read the files of mkstemp
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)

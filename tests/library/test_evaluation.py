@@ -1,3 +1,5 @@
+"""The metrics of generated pictures, and the classifier that judges them."""
+
 import math
 
 import numpy as np
@@ -7,15 +9,26 @@ from helpers import needs_mnist
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from labutils import evaluation, get_loaders
-from labutils.evaluation import (class_entropy, class_histogram, evaluate_samples, frechet_distance, inside, judge, load_classifier,
-                                 nearest_images, precision_recall, train_classifier)
+from labutils import get_loaders
+from labutils.evaluation import (
+    class_entropy,
+    class_histogram,
+    evaluate_samples,
+    frechet_distance,
+    judge,
+    load_classifier,
+    nearest_images,
+    precision_recall,
+    share_inside,
+    train_classifier,
+)
 
 
 def cloud(n, mean, scale, seed=0):
     """n points of a Gaussian with independent axes: (n, d)."""
     mean, scale = torch.tensor(mean, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64)
-    return mean + scale * torch.randn(n, len(mean), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return mean + scale * torch.randn(n, len(mean), dtype=torch.float64, generator=generator)
 
 
 # --------------------------------------------------------------------------------- Fréchet distance
@@ -27,7 +40,8 @@ def test_frechet_distance_of_gaussians_with_independent_axes():
 
 
 def test_frechet_distance_of_a_cloud_to_itself_is_zero_and_it_is_symmetric():
-    a, b = cloud(500, [0.0, 0], [1.0, 1]) @ torch.tensor([[1.0, 0.7], [0.0, 0.3]]).double(), cloud(400, [1.0, 2], [1.0, 3])
+    a = cloud(500, [0.0, 0], [1.0, 1]) @ torch.tensor([[1.0, 0.7], [0.0, 0.3]]).double()
+    b = cloud(400, [1.0, 2], [1.0, 3])
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
 
@@ -41,10 +55,10 @@ class TwoFeatures(nn.Module):
 
 def test_frechet_distance_agrees_with_torchmetrics():
     metric = FrechetInceptionDistance(feature=TwoFeatures(), normalize=True, input_img_size=(3, 4, 4)).double()
-    images = {real: torch.rand(300, 3, 4, 4, generator=torch.Generator().manual_seed(real)).double() ** (1 + real) for real in (0, 1)}
-    for real, pictures in images.items():
-        metric.update(pictures, real=bool(real))
-    a, b = (pictures.flatten(1)[:, :2] for pictures in images.values())
+    a, b = (torch.rand(300, 3, 4, 4, generator=torch.Generator().manual_seed(i)).double() ** (1 + i) for i in (0, 1))
+    metric.update(a, real=False)
+    metric.update(b, real=True)
+    a, b = (pictures.flatten(1)[:, :2] for pictures in (a, b))
     assert frechet_distance(a, b) == pytest.approx(metric.compute().item(), rel=1e-3)
 
 
@@ -75,11 +89,11 @@ def test_missing_variety_costs_recall_and_noise_costs_precision():
     assert precision < 0.3 and recall > 0.9
 
 
-def test_inside_does_not_depend_on_the_parts_it_works_in():
+def test_the_share_inside_does_not_depend_on_the_size_of_the_parts():
     points, others = cloud(2500, [0.0, 0], [1.0, 1]), cloud(1500, [1.0, 0], [1.0, 1], seed=1)
     distances = (points[:, None] - others[None]).square().sum(2).sqrt()
     radii = (others[:, None] - others[None]).square().sum(2).sqrt().sort(dim=1).values[:, 3]
-    assert inside(points, others, 3) == pytest.approx((distances <= radii).any(1).double().mean().item())
+    assert share_inside(points, others, 3) == pytest.approx((distances <= radii).any(1).double().mean().item())
 
 
 # --------------------------------------------------------------------------- classes and neighbours
@@ -127,12 +141,12 @@ def test_judging_does_not_depend_on_the_batch():
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.2)        # bfloat16, where the machine has it
 
 
-def test_another_data_set_gets_a_classifier_of_its_own_which_learns():
+def test_a_classifier_is_trained_for_another_data_set():
     train, test = get_loaders("digits")
     before = torch.random.get_rng_state()
     _, probabilities = judge(load_classifier("kmnist", train), test.images)
     assert (probabilities.argmax(1) == test.labels).double().mean() > 0.5
-    assert torch.equal(torch.random.get_rng_state(), before), "a lab's own draws must not change"
+    assert torch.equal(torch.random.get_rng_state(), before), "the random numbers of a lab must not change"
 
 
 def test_training_is_reproducible():
@@ -141,14 +155,13 @@ def test_training_is_reproducible():
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("dataset", ["faces"])
-def test_pictures_that_it_cannot_judge_are_refused(dataset):
-    train, _ = get_loaders(dataset)
+def test_pictures_that_it_cannot_judge_are_refused():
+    train, _ = get_loaders("faces")
     with pytest.raises(ValueError, match=r"dataset='faces'.*\(1, 32, 32\).*\(1, 28, 28\)"):
-        load_classifier(dataset, train)
+        load_classifier("faces", train)
 
 
-# -------------------------------------------------------------------------------------- the whole block
+# ------------------------------------------------------------------------------------- all metrics
 
 @pytest.fixture(scope="module")
 def digits():
@@ -156,11 +169,11 @@ def digits():
     return load_classifier("digits", train), train.images, test.images
 
 
-def test_real_images_as_samples_reach_the_floor(digits, capsys):
+def test_test_images_as_samples_reach_the_floor(digits, capsys):
     classifier, train, test = digits
-    figures = evaluate_samples(classifier, test, train, test)
-    assert figures["frechet"] == figures["frechet_floor"] > 0
-    assert figures["n_samples"] == len(test) and figures["class_entropy"] > 2.2
+    metrics = evaluate_samples(classifier, test, train, test)
+    assert metrics["frechet"] == metrics["frechet_floor"] > 0
+    assert metrics["n_samples"] == len(test) and metrics["class_entropy"] > 2.2
     printed = capsys.readouterr().out
     assert f"of {len(test)} pictures each" in printed and "test images" in printed
 
