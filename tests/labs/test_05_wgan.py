@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers import cell_source, definitions
+from helpers import cell_source, check_resume, definitions
 from scipy import stats
 from torch import nn
 
-from labutils import seed_everything
+from labutils import Training, seed_everything
 
 lab = definitions("05_wgan")
 
@@ -86,14 +86,9 @@ def test_networks():
         100 * 64 + 64 * 256 + 256 * 512 + 512 * 784 + 3 * (64 + 256 + 512) + 784)
 
 
-def test_a_critic_can_score_below_zero_and_above_one():
-    critic = lab.Critic()
-    critic[-1].bias.data.fill_(5.0)
-    assert (critic(torch.zeros(1, 1, 28, 28)) > 1).all()
-
-
 def test_data_and_generator_share_one_range():
-    space = vars(definitions("05_wgan")) | {"dataset": "digits", "limit": 64, "device": "cpu", "show": lambda *_, **__: None}
+    space = vars(definitions("05_wgan"))
+    space |= {"dataset": "digits", "limit": 64, "device": "cpu", "show": lambda *_, **__: None}
     exec(cell_source("05_wgan", "data"), space)
     x = torch.cat([x for x, _ in space["train_loader"]])
     assert x.min() == -1 and x.max() == 1
@@ -161,7 +156,7 @@ def test_fakes_for_the_critic_carry_no_graph():
 
 
 def moves(optimizer, network):
-    """Whether these are the weights that the optimiser moves: all of them, and no others."""
+    """Tell whether the optimiser moves all weights of the network, and no others."""
     return [id(p) for group in optimizer.param_groups for p in group["params"]] == [id(p) for p in network.parameters()]
 
 
@@ -179,17 +174,38 @@ def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves
 
     def counting_generator(generator, critic, optimizer, z):
         counts["generator"] += 1
-        assert moves(optimizer, generator)
+        assert moves(optimizer, generator) and generator.training
         assert counts["critic"] % 13 in (5, 10, 0)      # 13 batches an epoch: the last turn of the critic is shorter
         return update_generator(generator, critic, optimizer, z)
     space.update_critic, space.update_generator = counting_critic, counting_generator
-    space.epochs, space.batch_size, space.device, space.out_dir = 2, 16, torch.device("cpu"), tmp_path
-    space.image_range = (-1, 1)
+    space.epochs, space.batch_size, space.device, space.image_range = 2, 16, torch.device("cpu"), (-1, 1)
     train, _ = space.get_loaders("digits", 16, limit=200, image_range=(-1, 1))      # the last batch is shorter
-    history, sheets = space.fit(space.Critic(), space.Generator(100), train, torch.randn(25, 100))
+    critic, generator = space.Critic(), space.Generator(100)
+    training = Training("wgan", tmp_path, {}, critic=critic, generator=generator)
+    space.fit(training, critic, generator, train, torch.randn(25, 100))
     assert counts == {"critic": 26, "generator": 6}
-    assert history["max_abs_weight"] == pytest.approx([0.01] * 2) and len(history["wasserstein_estimate"]) == 2
-    assert sheets[2].shape == (140, 140) and (tmp_path / "samples_epoch_002.png").exists()
+    assert training.history["max_abs_weight"] == pytest.approx([0.01] * 2)
+    assert {name: len(values) for name, values in training.history.items()} == {
+        "wasserstein_estimate": 2, "critic_loss": 2, "slope": 2, "max_abs_weight": 2, "trace": 26}
+    assert training.pictures[1].shape == (140, 140) and (tmp_path / "samples_epoch_002.png").exists()
+
+
+def test_kill_9_and_resume_end_bit_identical(tmp_path):
+    check_resume("05_wgan", "critic=lab.Critic(), generator=lab.Generator(8)",
+                 "lab.fit(training, critic, generator, train, torch.randn(4, 8))", tmp_path)
+
+
+def test_the_turns_of_the_critic_hold_every_batch_once():
+    batches = [(torch.tensor(i), None) for i in range(7)]
+    assert [[int(x) for x in turn] for turn in lab.turns(batches, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_the_summary_of_an_epoch_weighs_the_short_batch_and_thins_out_the_trace():
+    steps = [(n, torch.tensor(float(i)), torch.tensor(0.19 - abs(i - 9) / 100)) for i, n in enumerate([10] * 24 + [2])]
+    found = lab.summary(steps, torch.tensor([1.0, 3.0]))
+    assert found["wasserstein_estimate"] == pytest.approx((10 * sum(range(24)) + 2 * 24) / 242)
+    assert found["critic_loss"] == -found["wasserstein_estimate"] and found["slope"] == 2
+    assert found["max_abs_weight"] == pytest.approx(0.19) and found["trace"] == list(range(1, 25, 2))
 
 
 # ----------------------------------------------------------------------------------------- results
@@ -219,16 +235,16 @@ def test_the_penalty_of_a_linear_critic_is_known(slope):
     assert penalty.item() == pytest.approx((slope - 1) ** 2, abs=1e-5)
 
 
-def test_the_penalty_looks_between_the_two_batches_with_a_place_for_each_pair():
-    places = []
+def test_the_penalty_looks_between_the_two_batches_with_a_position_for_each_pair():
+    seen = []
 
     def spy(x):
-        places.append(x.detach())
+        seen.append(x.detach())
         return (x**2).flatten(1).sum(dim=1, keepdim=True)
     lab.gradient_penalty(spy, torch.zeros(500, 1, 28, 28), torch.ones(500, 1, 28, 28))
-    [x] = places
+    [x] = seen
     t = x[:, 0, 0, 0]
-    assert torch.equal(x, t[:, None, None, None].expand_as(x)), "one place for all the pixels of a pair"
+    assert torch.equal(x, t[:, None, None, None].expand_as(x)), "one position for all pixels of a pair"
     assert t.min() >= 0 and t.max() <= 1 and t.mean().item() == pytest.approx(0.5, abs=0.05)
     assert len(t.unique()) > 400
 
@@ -268,7 +284,7 @@ def test_a_short_training_is_the_same_algorithm():
 
     def critic_turn(critic, optimizer, x, x_fake):
         assert moves(optimizer, critic) and x.shape == x_fake.shape
-        assert x.min() == 0 > x_fake.min() and not x_fake.requires_grad        # a Tanh goes below the black of this data
+        assert x.min() == 0 > x_fake.min() and not x_fake.requires_grad     # a Tanh goes below the black of these data
         turns.append("critic")
         return space.update_critic(critic, optimizer, x, x_fake, 0.01)
 
