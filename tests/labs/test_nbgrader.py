@@ -44,8 +44,8 @@ def test_generate_and_autograde(tmp_path):
     marks = [cell.metadata.get("nbgrader", {}) for cell in nbformat.read(notebook_path(LAB), as_version=4).cells]
     points = {mark.grade_id: mark.points for mark in marks if mark.get("grade")}
     with nbgrader_api.Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
-        submissions = {student: gradebook.find_submission_notebook(LAB, "labs", student) for student in ("right", "wrong")}
-        grades = {student: {grade.name: grade.score for grade in notebook.grades} for student, notebook in submissions.items()}
+        submissions = {name: gradebook.find_submission_notebook(LAB, "labs", name) for name in ("right", "wrong")}
+        grades = {name: {grade.name: grade.score for grade in found.grades} for name, found in submissions.items()}
     assert grades["right"] == points
     assert grades["wrong"] == {**points, "check_gaussian_kl": 0, "check_walk": 0}
     shutil.rmtree(course)
