@@ -214,9 +214,8 @@ def test_fit_keeps_a_history_and_a_sheet_for_every_epoch_and_trains_in_training_
 
 
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
-    check_resume("03_conv_vae", "vae=lab.build('conv', (1, 28, 28))",
-                 "lab.fit(training, vae, train, test, epochs, sigma=None, beta=1, x_fixed=train.to_float(train.images[:4]))",
-                 tmp_path)
+    call = "lab.fit(training, vae, train, test, epochs, sigma=None, beta=1, x_fixed=train.to_float(train.images[:4]))"
+    check_resume("03_conv_vae", "vae=lab.build('conv', (1, 28, 28))", call, tmp_path)
 
 
 def test_true_images_are_on_the_left_and_reconstructions_on_the_right():
