@@ -162,18 +162,20 @@ def moves(optimizer, network):
 
 def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves_the_box(tmp_path):
     space = definitions("05_wgan")
-    counts = {"critic": 0, "generator": 0}
+    counts, noise = {"critic": 0, "generator": 0}, set()
     update_critic, update_generator = space.update_critic, space.update_generator
 
-    def counting_critic(critic, optimizer, *arguments):
-        assert moves(optimizer, critic)
-        estimate = update_critic(critic, optimizer, *arguments)
+    def counting_critic(critic, optimizer, x, x_fake, clip):
+        assert moves(optimizer, critic) and x.shape == x_fake.shape
+        estimate = update_critic(critic, optimizer, x, x_fake, clip)
         counts["critic"] += 1
+        noise.add(x_fake.sum().item())
         assert max(p.abs().max() for p in critic.parameters()) <= 0.01
         return estimate
 
     def counting_generator(generator, critic, optimizer, z):
         counts["generator"] += 1
+        noise.add(z.sum().item())
         assert moves(optimizer, generator) and generator.training
         assert counts["critic"] % 13 in (5, 10, 0)      # 13 batches an epoch: the last turn of the critic is shorter
         return update_generator(generator, critic, optimizer, z)
@@ -183,7 +185,7 @@ def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves
     critic, generator = space.Critic(), space.Generator(100)
     training = Training("wgan", tmp_path, {}, critic=critic, generator=generator)
     space.fit(training, critic, generator, train, torch.randn(25, 100))
-    assert counts == {"critic": 26, "generator": 6}
+    assert counts == {"critic": 26, "generator": 6} and len(noise) == 32, "fresh noise in every step"
     assert training.history["max_abs_weight"] == pytest.approx([0.01] * 2)
     assert {name: len(values) for name, values in training.history.items()} == {
         "wasserstein_estimate": 2, "critic_loss": 2, "slope": 2, "max_abs_weight": 2, "trace": 26}
@@ -209,6 +211,17 @@ def test_the_summary_of_an_epoch_weighs_the_short_batch_and_thins_out_the_trace(
 
 
 # ----------------------------------------------------------------------------------------- results
+
+def test_the_largest_weight_may_be_negative_and_a_bias():
+    critic = lab.Critic()
+    critic[-1].bias.data.fill_(-7.0)
+    assert lab.max_abs_weight(critic) == 7
+
+
+def test_a_sample_does_not_depend_on_the_other_codes():
+    generator, z = lab.Generator(10), torch.randn(8, 10)
+    torch.testing.assert_close(lab.sample(generator, z)[:2], lab.sample(generator.train(), z[:2]))
+
 
 def test_slopes_of_a_linear_critic_are_its_weight():
     critic = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
