@@ -9,6 +9,7 @@ from scipy import linalg
 from sklearn.decomposition import PCA
 
 from labutils import Training, get_loaders, seed_everything
+from labutils.checkpoints import read_checkpoint, unpack
 
 lab = definitions("01_autoencoder")
 
@@ -74,6 +75,11 @@ def test_networks(network):
     assert code.shape == (5, 3)
 
 
+def test_the_linear_autoencoder_leaves_the_mean_where_it_is():
+    mean = torch.rand(784)
+    torch.testing.assert_close(lab.LinearAutoencoder(mean, 3)(mean.view(1, 1, 28, 28)), mean.view(1, 1, 28, 28))
+
+
 @pytest.mark.parametrize("k", [2, 8])
 def test_the_linear_autoencoder_reaches_pca(k, tmp_path):
     train, lab.test_loader = get_loaders("digits", 128, limit=2000)
@@ -82,10 +88,14 @@ def test_the_linear_autoencoder_reaches_pca(k, tmp_path):
     model, lab.epochs = lab.LinearAutoencoder(mean, k), 60
     training = Training("linear", tmp_path, {}, model=model)
     lab.fit(training, model, train, learning_rate=1e-2)
-    errors = training.history["error"]
-    assert len(errors) == 60 and errors[-1] < errors[0]
-    pca = lab.squared_error(flat_test, lab.reconstruct_pca(flat_test, mean, v, k))
-    assert lab.test_error(model) == pytest.approx(pca, rel=0.05)
+    expected_train, expected_test = (lab.squared_error(x, lab.reconstruct_pca(x, mean, v, k))
+                                     for x in (flat_train, flat_test))
+    assert len(training.history["error"]) == 60
+    assert training.history["error"][-1] == pytest.approx(expected_train, rel=0.05)
+    assert lab.test_error(model) == pytest.approx(expected_test, rel=0.05)
+    config, tensors = read_checkpoint(tmp_path / "linear.state")
+    [last_rate] = unpack(config["state"], tensors)["parts"]["schedule"]["_last_lr"]
+    assert last_rate == pytest.approx(0, abs=1e-9)      # the steps shrink to zero
 
 
 def test_the_error_of_the_test_set_weighs_a_shorter_last_batch():
