@@ -2,8 +2,8 @@
 
     python tests/benchmarks/startup.py --device cpu         with MNIST: LABS_DATA_DIR, or data/
 
-Each figure is the median of some fresh processes; the files lie in the system's cache from the second on. A lab's time
-goes from the start of its first cell to the first step of its first long training, with all cells before it.
+Each number is the median of several fresh processes; the files are in the system's cache from the second one on.
+A lab's time goes from the start of its first cell to the first step of its first training, with all cells before it.
 """
 
 import argparse
@@ -16,8 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 IMPORTS = {"torch": "import torch", "torch and labutils": "import torch, labutils",
-           "torch and what lab 02 imports": "import torch; from importlib import import_module; import labutils\n"
-                                            "for name in labutils.__all__: getattr(labutils, name)"}
+           "torch and all of labutils": "import torch, labutils\nfor name in labutils.__all__: getattr(labutils, name)"}
 
 
 class FirstStep(Exception):
@@ -25,22 +24,22 @@ class FirstStep(Exception):
 
 
 def until_the_first_step(path, device):
-    """Execute a lab's code cells up to the first step of a training loop; return the seconds and the name of the cell."""
+    """Execute a lab's code cells up to the first step of a `Training`; return the seconds and the name of the cell."""
     start = time.perf_counter()
     from helpers import code_cells
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    import labutils
-    space, in_training = {"display": lambda *_, **__: None}, []
+    from labutils import Training
+    space, trainings, epochs = {"display": lambda *_, **__: None}, [], Training.epochs
 
-    def progress(iterable, description):
-        in_training.append(description)
-        return iterable
+    def noted_epochs(training, *arguments, **parts):
+        trainings.append(training)
+        return epochs(training, *arguments, **parts)
 
     def step_done(*_):
-        if in_training:
+        if trainings:
             raise FirstStep
-    labutils.progress = progress
+    Training.epochs = noted_epochs
     register_optimizer_step_post_hook(step_done)
     for cell in code_cells(path):
         try:
@@ -52,35 +51,28 @@ def until_the_first_step(path, device):
     raise SystemExit(f"{path}: nothing was trained")
 
 
-def seconds(code, n):
-    """Median seconds that code takes in fresh processes, without the start of Python."""
-    command = [sys.executable, "-c", f"import time; start = time.perf_counter()\n{code}\nprint(time.perf_counter() - start)"]
-    return statistics.median(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(n))
+def last_line(*arguments):
+    """Run Python with these arguments; return the words of the last line that it prints."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--times", type=int, default=5, help="processes for each figure")
+    parser.add_argument("--times", type=int, default=5, help="processes for each number")
     parser.add_argument("--lab", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.lab:
-        import contextlib
-        with contextlib.redirect_stdout(sys.stderr):        # what the cells print
-            found = until_the_first_step(options.lab, options.device)
-        print(*found)
-        return
-    for name, code in IMPORTS.items():
-        print(f"import {name:<32}{seconds(code, options.times):6.2f} s", flush=True)
+        return print(*until_the_first_step(options.lab, options.device))
     from helpers import NOTEBOOKS
-    for path in NOTEBOOKS:
-        found = []
-        for _ in range(options.times):
-            done = subprocess.run([sys.executable, __file__, "--lab", str(path), "--device", options.device],
-                                  capture_output=True, text=True, check=True)
-            took, cell = done.stdout.split()[-2:]
-            found.append(float(took))
-        print(f"first step of {path.stem:<25}{statistics.median(found):6.2f} s, in the cell {cell!r}", flush=True)
+    timed = "import time; start = time.perf_counter()\n{}\nprint(time.perf_counter() - start)"
+    runs = {f"import {name}": ("-c", timed.format(code)) for name, code in IMPORTS.items()}
+    runs |= {f"first step of {path.stem}": (__file__, "--lab", path, "--device", options.device) for path in NOTEBOOKS}
+    for name, arguments in runs.items():
+        found = [last_line(*arguments) for _ in range(options.times)]
+        where = "".join(f", in the cell {cell}" for cell in found[0][1:])
+        print(f"{name:<39}{statistics.median(float(words[0]) for words in found):6.2f} s{where}", flush=True)
 
 
 if __name__ == "__main__":

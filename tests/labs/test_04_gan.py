@@ -204,7 +204,7 @@ def test_draw_makes_bytes_and_does_not_touch_the_generator(part):
     pictures = lab.draw(generator, z)
     assert pictures.shape == (6, 1, 28, 28) and str(pictures.dtype) == "uint8"
     assert not generator.training
-    assert all(torch.equal(tensor, before[key]) for key, tensor in generator.state_dict().items()), "running means moved"
+    assert all(torch.equal(tensor, before[key]) for key, tensor in generator.state_dict().items())   # running means too
 
 
 def test_fit_notes_weighted_means_and_plays_in_training_mode(tmp_path, monkeypatch):
