@@ -174,8 +174,9 @@ def test_raw_and_gzipped_files_give_the_same(tiny, tmp_path):
 def test_search_order(tiny, no_data, tmp_path, monkeypatch):
     folder, mnist = tiny[0], SOURCES["mnist"]
     assert mnist.find(tmp_path) == folder
-    monkeypatch.setenv("LABS_DATA_DIR", str(tmp_path))
-    assert mnist.find(tmp_path / "empty") == folder
+    shutil.copytree(tmp_path / "MNIST", tmp_path / "other" / "MNIST")
+    monkeypatch.setenv("LABS_DATA_DIR", str(tmp_path / "other"))
+    assert mnist.find(tmp_path) == folder and mnist.find(tmp_path / "empty") == tmp_path / "other" / "MNIST" / "raw"
     monkeypatch.setenv("LABS_DATA_DIR", "")
     assert mnist.find() is None
     shutil.copytree(tmp_path / "MNIST", no_data / "data" / "MNIST")
@@ -511,6 +512,7 @@ def test_celeba_through_torchvision_with_its_attributes(celeba):
     assert (images[:, :, 32, 32].long() - colours).abs().max() <= 6     # JPEG
     train, test = get_loaders("celeba", 2, data_dir=celeba, limit=3)
     assert [labels.shape for _, labels in train] == [(2, 40), (1, 40)] and test.n_images == 3
+    assert torch.equal(load_dataset("celeba", celeba, limit=2)[1], labels[:2])
 
 
 def test_a_damaged_celeba_is_named(celeba):
