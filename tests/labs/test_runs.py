@@ -138,7 +138,7 @@ def test_a_lab_that_is_killed_and_resumed_ends_with_the_same_metrics(tmp_path):
     name = LONGEST_FIRST[-1]
     run = ("labs", "run", name, *tiny(name, epochs=12), "--out")
     with started(*run, tmp_path / "killed", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list((tmp_path / "killed").rglob("*.state")):
+        while process.poll() is None and not list((tmp_path / "killed").glob(f"{name}/[!.]*.state")):      # a whole one
             time.sleep(0.01)
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()        # the kernel
