@@ -128,11 +128,6 @@ def require(condition, hint, stronger):
         raise WrongAnswer(hint, stronger)
 
 
-def require_graph(given):
-    """Refuse a loss that has the right value and cannot be trained with."""
-    require(has_graph[0](given), *has_graph[1:])
-
-
 @contextmanager
 def refusing(errors, hint, stronger):
     """Refuse an answer that raises such an error; the hint has the first line of its message in place of {}."""
@@ -170,6 +165,11 @@ def compare(given, right, mistakes=(), *, tolerance=1e-4):
 def close(a, b, tolerance):
     """Tell whether two tensors have one shape and nearly the same values."""
     return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def per_image(values):
+    """The sum over all but the batch, mean over the batch (B, ...): a scalar."""
+    return values.sum() / len(values)
 
 
 def draws(seed, *shapes):

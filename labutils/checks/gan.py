@@ -268,7 +268,7 @@ check_with_labels.misconceptions = [
     (lambda a, y, n: torch.cat([_spread(_flags(y, n), a), a], dim=1),
      "The labels come first, where they should come last.", "First what was there, then the classes."),
     (lambda a, y, n: torch.cat([a, _spread(_flags(y, n), a)], dim=0),
-     "The labels are put below, as more rows of the batch, and not to the right.",
+     "The labels are put below, as more rows of the batch, and not as columns or channels.",
      "Which dimension counts the samples, and must stay as long as it is?"),
     (_append(lambda y, n: _flags(y, max(y) + 1)),
      "The number of classes is taken from the batch, which need not hold them all.",

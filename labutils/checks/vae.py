@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
-from . import Check, close, comparison, draws, has_graph, require, unchanged
+from . import Check, close, comparison, draws, has_graph, per_image, require, unchanged
 
 
 def _kl(mu_q, logvar_q, mu_p, logvar_p):
@@ -77,11 +77,6 @@ check_walk.misconceptions = [
 ]
 
 
-def _per_image(values):
-    """The mean over the batch of sums."""
-    return values.sum() / len(values)
-
-
 def _of_terms(formula, squash=lambda logits: logits):
     """Return formula(nll (B, 784), kl (B, d), beta) as a function of the arguments of the loss."""
     def loss(logits, x, mu, logvar, beta):
@@ -100,13 +95,13 @@ def _losses():
 @comparison(cases=_losses, tolerance=1e-3, after=[has_graph])
 def check_beta_loss(*arguments):
     """Bernoulli NLL summed over pixels plus beta times the KL summed over latents, mean over the batch: a scalar."""
-    return _of_terms(lambda nll, kl, beta: _per_image(nll) + beta * _per_image(kl))(*arguments)
+    return _of_terms(lambda nll, kl, beta: per_image(nll) + beta * per_image(kl))(*arguments)
 
 
 check_beta_loss.misconceptions = [
-    (_of_terms(lambda nll, kl, beta: nll.mean() + beta * _per_image(kl)),
+    (_of_terms(lambda nll, kl, beta: nll.mean() + beta * per_image(kl)),
      "The cross entropy is averaged over the pixels: a hidden beta of 784.", "What does reduction='mean' divide by?"),
-    (_of_terms(lambda nll, kl, beta: _per_image(nll) + beta * kl.mean()),
+    (_of_terms(lambda nll, kl, beta: per_image(nll) + beta * kl.mean()),
      "The KL is averaged over the latents, where their sum is asked for.",
      "Sum over the latents, then take the mean over the images."),
     (_of_terms(lambda nll, kl, beta: nll.mean() + beta * kl.mean()),
@@ -114,14 +109,14 @@ check_beta_loss.misconceptions = [
      "Sums over pixels and latents, means over images."),
     (_of_terms(lambda nll, kl, beta: nll.sum() + beta * kl.sum()),
      "The batch is summed: the loss would grow with the size of the batch.", "Divide by the number of images."),
-    (_of_terms(lambda nll, kl, beta: _per_image(nll) + _per_image(kl)),
+    (_of_terms(lambda nll, kl, beta: per_image(nll) + per_image(kl)),
      "beta is not used.", "It weighs one of the two terms."),
-    (_of_terms(lambda nll, kl, beta: beta * _per_image(nll) + _per_image(kl)),
+    (_of_terms(lambda nll, kl, beta: beta * per_image(nll) + per_image(kl)),
      "beta weighs the wrong term.", "A larger beta makes the code dearer, not the pixels."),
-    (_of_terms(lambda nll, kl, beta: _per_image(nll) - beta * _per_image(kl)),
+    (_of_terms(lambda nll, kl, beta: per_image(nll) - beta * per_image(kl)),
      "The sign of the KL is wrong: the code would be free to run away.",
      "The loss is minus the ELBO. Which sign has the KL in the ELBO?"),
-    (_of_terms(lambda nll, kl, beta: _per_image(nll) + beta * _per_image(kl), squash=torch.sigmoid),
+    (_of_terms(lambda nll, kl, beta: per_image(nll) + beta * per_image(kl), squash=torch.sigmoid),
      "A sigmoid too many: the loss takes logits as they are.", "What does '_with_logits' do first?"),
 ]
 
