@@ -29,7 +29,7 @@ def get_device(prefer="auto"):
 
 
 def seed_everything(seed):
-    """Seed Python's, NumPy's and PyTorch's generators, the GPU's too; raises as `require_seed`."""
+    """Seed Python's, NumPy's and PyTorch's generators, the GPU's included; raises what `require_seed` raises."""
     require_seed(seed)
     random.seed(seed)
     np.random.seed(seed)

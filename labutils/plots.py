@@ -1,4 +1,4 @@
-"""Curves: of a finished training, and of one that goes on."""
+"""Curves of a finished training, and of one that is still running."""
 
 import io
 import os
@@ -21,15 +21,16 @@ def plot_curves(history, names, *, ylabel, xlabel="epoch", x=None, title=None, l
 
     x      positions to draw over instead; one for each value
     level  `(value, text)`: a dotted horizontal line with its meaning
-    alt    a description for readers who cannot see the curves; None: made of the names and their ends
+    alt    a description for readers who cannot see the curves; None: the names, with their first and last values
     """
     figure = draw_curves(history, names, ylabel=ylabel, xlabel=xlabel, x=x, title=title, level=level)
-    ends = ", ".join(f"{name.replace('_', ' ')} from {history[name][0]:.4g} to {history[name][-1]:.4g}" for name in names)
+    ends = ", ".join(f"{name.replace('_', ' ')} from {history[name][0]:.4g} to {history[name][-1]:.4g}"
+                     for name in names)
     show_figure(figure, alt or f"Curves of {ylabel} over {xlabel}: {ends}")
 
 
 def draw_curves(history, names, *, ylabel, xlabel="epoch", x=None, title=None, level=None):
-    """Return a figure of the curves; arguments as `plot_curves`."""
+    """Return a figure of the curves; the arguments are those of `plot_curves`."""
     figure = Figure(figsize=(6.5, 3.4), dpi=SCREEN_DPI)
     axes = figure.subplots()
     for name, colour, line in zip(names, COLOURS, LINES):
@@ -52,10 +53,10 @@ def show_figure(figure, alt):
 
 
 def picture_of(figure, alt):
-    """Return a matplotlib figure as a PNG picture with a description, and close it."""
+    """Return a matplotlib figure as a PNG picture with the description `alt`, and close it."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=SCREEN_DPI)
-    plt.close(figure)       # else the notebook would show it a second time, without its description
+    plt.close(figure)       # otherwise the notebook would show it again, without its description
     return Image(data=content.getvalue(), format="png", alt=alt)
 
 
@@ -64,11 +65,11 @@ class LiveCurves:
 
     names            the lists of the history that are drawn; TensorBoard gets all of them
     run              name of this training: the folder of its event files
-    tensorboard_dir  folder of these folders; a relative path is taken from the project's root; None: no event files
+    tensorboard_dir  where that folder is made, from the project's root; None: no event files
 
-    The curves are drawn in an open notebook only, at most once a second and in at most a fiftieth of the time.
-    `close` removes them. papermill, nbval and nbconvert see none of them. Raises `ValueError` if event files are
-    asked for and the package tensorboard is missing.
+    The curves are drawn only in an open notebook, at most once a second, and take at most a fiftieth of the time.
+    `close` removes them. They never appear under papermill, nbval and nbconvert. Raises `ValueError` if event files
+    are asked for and the package tensorboard is missing.
     """
 
     def __init__(self, names, run="training", tensorboard_dir=None):
@@ -85,9 +86,9 @@ class LiveCurves:
             self.draw(history)
 
     def draw(self, history):
-        """Draw the curves in place of the last drawing, and decide when the next one may come."""
+        """Draw the curves in place of the last drawing, and set the time from which the next one may come."""
         start = time.perf_counter()
-        figure = draw_curves(history, self.names, ylabel="while it trains", x=history.get("epoch"))
+        figure = draw_curves(history, self.names, ylabel="during the training", x=history.get("epoch"))
         picture = picture_of(figure, "Curves of the training so far")
         if self.handle:
             self.handle.update(picture)

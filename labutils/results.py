@@ -9,8 +9,9 @@ from IPython.display import display
 def show_results(metrics):
     """Print a lab's metrics as a table, and emit them as `application/json` for the `labs` command.
 
-    metrics  {name: number, string, bool or None}. Raises `ValueError` for another type, or a
-             number that is not finite: a training that diverged must not count as done.
+    metrics  {name: number, string, bool or None}; other values, such as a `torch.device`, become strings
+
+    Raises `ValueError` for a number that is not finite: a training that diverged must not count as done.
     """
     metrics = {name: plain(name, value) for name, value in metrics.items()}
     width = max(len(name) for name in metrics)
@@ -20,7 +21,7 @@ def show_results(metrics):
 
 
 def plain(name, value):
-    """Return a metric as JSON can hold it; tensors and NumPy scalars become Python numbers."""
+    """Return a metric in a form that JSON can hold; tensors and NumPy scalars become Python numbers."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}={value}: not a finite number; the training has diverged, "
@@ -28,5 +29,5 @@ def plain(name, value):
     try:
         json.dumps(value)
     except TypeError:
-        value = str(value)      # a torch.device
+        value = str(value)      # such as a torch.device
     return value

@@ -1,4 +1,4 @@
-"""What makes a training faster and changes nothing of what it computes, but for rounding."""
+"""What makes a training faster without changing what it computes, except for rounding."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ def keep_memory():
 
     glibc gives a large block back to the system when it is freed. The next tensor of the same size then comes in
     fresh pages of 4 kB, and the system has to find and clear each of them: about ten thousand in a step of a
-    convolutional network. This affects one process, and has no effect with another C library.
+    convolutional network. The change affects only this process. With another C library it has no effect.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):      # no glibc
         library = ctypes.CDLL(None)
@@ -54,14 +54,14 @@ class GraphedStep:
             reconstruction, kl = step(x)
 
     A step of a small network is a hundred kernels of a few microseconds each, and Python takes longer to start one
-    than the GPU takes to compute it. A graph is a list of kernels, recorded once, that starts with a single call (PyTorch
-    documentation, "CUDA semantics", section "CUDA Graphs").
+    than the GPU takes to compute it. A graph is a list of kernels that is recorded once and started with a single call
+    (PyTorch documentation, "CUDA semantics", section "CUDA Graphs").
 
     step        function of one or more tensors on one device; returns a tuple of tensors that need no gradient
     optimizers  those that the step calls; on a GPU they are set to keep all their numbers there (`capturable`)
 
     The first `WARM_UP` calls with inputs of one shape run the step as it is, and the next call records it. A recording
-    holds kernels, not Python: prints, branches and numbers other than the inputs stay what they were at that moment.
+    holds kernels, not Python: nothing is printed, and branches and numbers other than the inputs stay as they were.
     When a learning rate changes, the step is recorded again. Noise is fresh in each call. A step that cannot be
     recorded is called as it is from then on, with a warning that says why.
     """
@@ -79,7 +79,7 @@ class GraphedStep:
             return self.on_gpu(inputs)
 
     def on_gpu(self, inputs):
-        """Take the step: by a call for the first inputs of a shape, by its graph from then on."""
+        """Take the step: as it is for the first inputs of a shape, by its graph from then on."""
         rates = [group["lr"] for group in self.groups()]
         if rates != self.rates:
             self.rates, self.calls, self.graphs = rates, Counter(), {}
@@ -96,17 +96,17 @@ class GraphedStep:
         return tuple(result.clone() for result in results)      # the next replay writes into the same memory
 
     def groups(self):
-        """Return the groups of weights of all optimisers."""
+        """Return the parameter groups of all optimisers."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def warm_up(self, inputs):
-        """Take the step on a stream of its own, as a recording does, with optimisers that count their steps on the device."""
+        """Take the step on a separate stream, as a recording does, with optimisers that count on the device."""
         for group in self.groups():
             group["capturable"] = True
         for optimizer in self.optimizers:
             for state in optimizer.state.values():
                 if "step" in state:
-                    state["step"] = state["step"].to(inputs[0].device)      # on the CPU if it was loaded so
+                    state["step"] = state["step"].to(inputs[0].device)      # a loaded state has it on the CPU
         current, own = torch.cuda.current_stream(), torch.cuda.Stream()
         own.wait_stream(current)
         with torch.cuda.stream(own):
@@ -117,17 +117,17 @@ class GraphedStep:
     def find_obstacle(self, inputs):
         """Take the last step before the recording, and look for what would make the recording fail.
 
-        A recording that fails leaves PyTorch unable to draw random numbers, so none is started that would.
+        A recording that fails leaves PyTorch unable to draw random numbers, so none is started that would fail.
         """
         with reads_of_the_device() as reads:
             results = self.warm_up(inputs)
         if reads:
-            self.obstacle = "it reads a value of the device, with .item(), print or if"
+            self.obstacle = "it reads a value from the device, with .item(), print or if"
         elif any(has_live_graph(p) for group in self.groups() for p in group["params"]):
             self.obstacle = ("an older result of a network still holds its graph: compute that under torch.no_grad(), "
                              "or let the step return .detach()")
         if self.obstacle:
-            warnings.warn("this training step cannot be recorded as a CUDA graph and goes on as it is, slower: "
+            warnings.warn("this training step cannot be recorded as a CUDA graph, so it runs without one, slower: "
                           f"{self.obstacle}", stacklevel=4)
         return results
 
@@ -140,7 +140,7 @@ class GraphedStep:
 
 @contextlib.contextmanager
 def reads_of_the_device():
-    """Collect in a list the warnings of operations that wait for the GPU: a graph cannot hold them."""
+    """Collect in a list the warnings about operations that wait for the GPU, which a graph cannot hold."""
     reads, mode = [], torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -153,7 +153,7 @@ def reads_of_the_device():
 
 
 def has_live_graph(parameter):
-    """Tell whether some earlier result still holds a graph that leads to this parameter."""
+    """Tell whether an earlier result still holds a graph that leads to this parameter."""
     if not parameter.requires_grad:
         return False
     get_gradient_edge(parameter).node.metadata["seen"] = True      # the node lives while a graph holds it
@@ -164,7 +164,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     """`nn.ConvTranspose2d`, faster in a decoder's first layers.
 
     Takes images (B, C, H, W). An input of one pixel goes through a linear layer. On a CPU an input no larger than the
-    kernel gets a faster gradient. All other inputs, and padding, dilation or groups, go through PyTorch's own layer.
+    kernel gets a faster gradient. Other inputs, and layers with padding, dilation or groups, take PyTorch's own way.
     """
 
     def forward(self, x):
@@ -187,7 +187,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 class TransposedConvolution(torch.autograd.Function):
     """A transposed convolution that computes both of its gradients as convolutions.
 
-    PyTorch (oneDNN) has a kernel of its own for the gradient of the weights, which takes up to twice as long.
+    PyTorch (oneDNN) computes the gradient of the weights with a special kernel, which takes up to twice as long.
     """
 
     @staticmethod
@@ -202,7 +202,7 @@ class TransposedConvolution(torch.autograd.Function):
     def backward(context, gradient):
         x, weight = context.saved_tensors
         x_gradient = F.conv2d(gradient, weight, stride=context.stride)
-        # for the weights, the channels of the gradient and of x trade places with the batch
+        # for the weights, the channels of the gradient and of x change places with the batch
         swapped = (t.transpose(0, 1).contiguous(memory_format=torch.channels_last) for t in (gradient, x))
         weight_gradient = F.conv2d(*swapped, dilation=context.stride).transpose(0, 1)
         return x_gradient, weight_gradient, gradient.sum((0, 2, 3)) if context.needs_input_grad[2] else None, None

@@ -15,7 +15,7 @@ from .speed import keep_memory
 
 
 def set_up(seed, device, out_dir, **counts):
-    """Prepare a lab: seed all random numbers, make the folder `out_dir`, choose the device and say which one it is.
+    """Prepare a lab: seed all random numbers, make the folder `out_dir`, choose the device and print it.
 
     counts  parameters that must be whole numbers of at least 1, by name, such as `epochs=epochs`
 
@@ -34,7 +34,7 @@ def require_positive(**settings):
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r}: must be a whole number of at least 1; "
-                             "set it in the cell of the parameters")
+                             "set it in the parameters cell")
 
 
 def init_weights(module, std=0.02):
@@ -98,7 +98,7 @@ def progress(iterable, description, **options):
 
 
 class Training:
-    """The bookkeeping of one training, so that its loop holds the algorithm and a line for what is noted.
+    """The bookkeeping of one training, so that its loop holds only the algorithm and what is to be noted.
 
         training = Training("02_vae_mnist", out_dir, {"seed": seed}, curves=["loss", "test_loss"], vae=vae)
         for epoch in training.epochs(10, train_loader, optimizer=optimizer):
@@ -109,46 +109,46 @@ class Training:
 
     name             of the training: of its weights, its state and its event files
     out_dir          folder for its files; a relative path is taken from the project's root
-    settings         what describes it, and must be the same for a resume: {name: whatever JSON can hold}
-    curves           names of the lists in the history that are drawn while it trains, in an open notebook
-    resume           go on after the last whole epoch, if its state is in `out_dir`
+    settings         what describes the training: {name: a value that JSON can hold}; a resume needs the same settings
+    curves           names of the lists in the history that are drawn during the training, in an open notebook
+    resume           continue after the last complete epoch, if the state of this training is in `out_dir`
     tensorboard_dir  folder for TensorBoard's event files; None: none are written
     modules          the networks whose weights are saved, by name
 
-    `history` is {name: list of numbers}, `pictures` a list of uint8 arrays. `seconds` is the time spent in `epochs`,
-    0 where the weights were loaded.
+    `history` is {name: list of numbers}, `pictures` a list of uint8 arrays. `seconds` is the time spent in `epochs`:
+    0 if the weights were loaded.
     """
 
     def __init__(self, name, out_dir, settings, *, curves=(), resume=False, tensorboard_dir=None, **modules):
         self.name, self.out_dir, self.settings, self.modules = name, project_path(out_dir), settings, modules
         self.resume, self.curve_names, self.tensorboard_dir = resume, curves, tensorboard_dir
-        self.history, self.pictures, self.seconds, self.loaded = {}, [], 0.0, False
+        self.history, self.pictures, self.seconds = {}, [], 0.0
         self.n_epochs, self.n_images, self.epoch, self.loader, self.live, self.meters = 0, 0, 0, None, None, {}
         self.bar = None
 
     def load(self, *same):
         """Load the weights that the course ships under this name; return whether there are any.
 
-        same  names of the settings that these weights must have been trained with
+        same  names of settings; weights that were trained with other values do not count
         """
         path = find_pretrained(self.name, **{name: self.settings[name] for name in same})
         if path is None:
             return False
         device = next(next(iter(self.modules.values())).parameters()).device
         config = load_checkpoint(path, device=device, **self.modules)
-        self.history, self.n_epochs, self.loaded = config["history"], config["epochs"], True
+        self.history, self.n_epochs = config.get("history", {}), config["epochs"]
         print(f"loaded {path.name}: no training")
         return True
 
     def epochs(self, n_epochs, loader, **parts):
-        """Yield the epochs from 1, or from where a stopped training ended, to `n_epochs`; save the state after each.
+        """Yield the epochs up to `n_epochs`, from 1 or from where a training stopped; save the state after each.
 
         One progress bar shows the whole training.
 
         loader  training batches, which `batches` serves
-        parts   what else has a state: optimisers and schedules by name
+        parts   what else has a state, by name: optimisers and schedules
 
-        Raises `CheckpointError` for a state that is damaged or of another training.
+        Raises `CheckpointError` for a state that is damaged or belongs to another training.
         """
         start, path = time.perf_counter(), self.out_dir / f"{self.name}.state"
         self.n_epochs, self.loader, parts = n_epochs, loader, {**self.modules, **parts, "loader": loader}
@@ -169,7 +169,7 @@ class Training:
 
     @property
     def images_per_second(self):
-        """Training images a second in `epochs`; None where nothing was trained."""
+        """Training images per second in `epochs`; None if nothing was trained."""
         return self.n_images / self.seconds if self.n_images else None
 
     def batches(self):
@@ -180,18 +180,18 @@ class Training:
             self.bar.update()
 
     def add(self, n, **values):
-        """Add values, numbers or tensors with one element, each a mean over `n` cases, to their means."""
+        """Add a value to the mean of each name: a number or a tensor with one element, itself a mean over `n` cases."""
         for name, value in values.items():
             self.meters.setdefault(name, AverageMeter()).update(value, n)
 
     def means(self):
-        """Return {name: mean of all that was added since the last call}, as floats."""
+        """Return {name: mean of the values added since the last call}, as floats."""
         means = {name: meter.avg for name, meter in self.meters.items()}
         self.meters = {}
         return means
 
     def note(self, **values):
-        """Append a number, or each number of a list, to the history's list of that name."""
+        """Append a number, or each number of a list, to the list of that name in the history."""
         for name, value in values.items():
             self.history.setdefault(name, []).extend(value if isinstance(value, list) else [value])
         self.live.update(self.history)

@@ -142,7 +142,7 @@ def test_a_state_of_the_optimiser_that_was_loaded_on_a_cpu_counts_on_the_device(
 
 
 @pytest.mark.filterwarnings("ignore:called a synchronizing")
-@pytest.mark.parametrize("obstacle", ["reads a value of the device", "older result of a network still holds its graph"])
+@pytest.mark.parametrize("obstacle", ["reads a value from the device", "older result of a network still holds its graph"])
 def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(kernels, obstacle):
     network, optimizer, step = small_training("cpu", torch.optim.Adam, fused=True)
     older = network(torch.ones(4, 8)) if obstacle.startswith("older") else None
@@ -190,7 +190,7 @@ def test_on_a_gpu_a_graph_takes_the_same_steps(optimizer_class, options):
 
 
 @needs_gpu
-@pytest.mark.parametrize("obstacle", ["reads a value of the device", "older result of a network still holds its graph"])
+@pytest.mark.parametrize("obstacle", ["reads a value from the device", "older result of a network still holds its graph"])
 def test_on_a_gpu_a_step_that_cannot_be_recorded_goes_on_as_it_is(obstacle):
     network, optimizer, step = small_training("cuda", torch.optim.Adam, fused=True)
     x = torch.ones(4, 8, device="cuda")

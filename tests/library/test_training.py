@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from labutils import CheckpointError, Training, get_loaders, seed_everything
-from labutils.checkpoints import read_checkpoint
+from labutils.checkpoints import read_checkpoint, save_checkpoint
 from labutils.training import AverageMeter, init_weights, progress, require_positive, set_up
 
 
@@ -143,6 +143,9 @@ def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys
     assert loaded.seconds == 0 and loaded.images_per_second is None
     assert "loaded a.safetensors" in capsys.readouterr().out
     assert not Training("a", tmp_path, {"beta": 5}, network=other).load("beta")
+
+    save_checkpoint(path, config={"epochs": 2}, network=network)
+    assert loaded.load("beta") and loaded.history == {}, "weights that were shipped without a history"
 
 
 def test_pictures_are_kept_and_saved(tmp_path):
