@@ -192,25 +192,39 @@ def test_evaluate_weighs_the_shorter_last_batch_and_draws_the_code():
             expected = lab.elbo_terms(vae.decode(vae.encode(x).mean), x, vae.encode(x), sigma)
             reconstruction, kl = lab.evaluate(vae, [(x[:8], None), (x[8:], None)], sigma)
             assert (reconstruction, kl) == pytest.approx((expected[0].item(), expected[1].item()), rel=1e-4)
+    assert not vae.training, "batch normalisation must not learn from test images"
 
 
-def test_fit_keeps_a_history_and_a_sheet_for_every_epoch_and_trains_in_training_mode(tmp_path, monkeypatch):
-    step, modes = lab.train_step, []
-    monkeypatch.setattr(lab, "train_step", lambda vae, *rest: (modes.append(vae.training), step(vae, *rest))[1])
+def test_fit_keeps_a_history_and_a_sheet_for_every_epoch(tmp_path, monkeypatch):
+    step, evaluate, steps, tested = lab.train_step, lab.evaluate, [], []
+
+    def watched_step(vae, optimizer, x, sigma, beta):
+        assert vae.training and (sigma, beta) == (None, 2.0)
+        terms = step(vae, optimizer, x, sigma, beta)
+        steps.append(len(x) / 20 * terms[1].item())     # its part of the mean over 20 images
+        return terms
+
+    monkeypatch.setattr(lab, "train_step", watched_step)
+    monkeypatch.setattr(lab, "evaluate", lambda *arguments: tested.append(arguments) or evaluate(*arguments))
     train = InMemoryLoader(torch.randint(256, (20, 1, 4, 4), dtype=torch.uint8), torch.zeros(20), 16, shuffle=True)
     x = train.to_float(train.images)
-    training, vae = Training("test", tmp_path, {}), Linear()
-    lab.fit(training, vae, train, [(x, None)], 3, sigma=None, beta=2.0, x_fixed=x[:8])
+    test, training, vae = [(x, None)], Training("test", tmp_path, {}), Linear()
+    lab.fit(training, vae, train, test, 3, sigma=None, beta=2.0, x_fixed=x[:8])
     history = training.history
     assert {len(values) for values in history.values()} == {3} and len(history) == 6
     for part in ("train", "test"):
         expected = [r + 2.0 * k for r, k in zip(history[f"{part}_reconstruction"], history[f"{part}_kl"])]
         assert history[f"{part}_loss"] == pytest.approx(expected)
+    assert history["train_kl"] == pytest.approx([sum(steps[i:i + 2]) for i in (0, 2, 4)], rel=1e-5)
+    assert tested == [(vae, test, None)] * 3
     assert len(training.pictures) == 3 == len(list(tmp_path.glob("reconstructions_epoch_*.png")))
-    assert modes == [True] * 6 and not vae.training, "evaluation ends in evaluation mode"
-    training = Training("other", tmp_path, {})
-    lab.fit(training, Linear(), train, [(x, None)], 1, sigma=0.5, beta=1)
-    assert training.pictures == []
+
+
+def test_fit_without_fixed_images_keeps_no_sheets(tmp_path):
+    train = InMemoryLoader(torch.randint(256, (20, 1, 4, 4), dtype=torch.uint8), torch.zeros(20), 16)
+    training = Training("test", tmp_path, {})
+    lab.fit(training, Linear(), train, [(torch.rand(2, 1, 4, 4), None)], 1, sigma=0.5, beta=1)
+    assert training.pictures == [] and not list(tmp_path.glob("*.png"))
 
 
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
