@@ -48,18 +48,15 @@ class Source:
 
 
 class DownloadedSource(Source):
-    """A data set that torchvision downloads, with its own class for it."""
+    """A data set that torchvision downloads.
 
-    torchvision_name = None     # of the class in torchvision.datasets
-    instead = "digits"          # the bundled data set that an error message offers
+    torchvision_name      the name of its class in torchvision.datasets
+    instead               the bundled data set that an error message offers
+    has_all(folder)       a method: tell whether the folder holds all files
+    read(folder, limit)   a method: read the files there; returns and raises as `load`
+    """
 
-    def has_all(self, folder):
-        """Tell whether `folder` holds all files of the data set."""
-        raise NotImplementedError
-
-    def read(self, folder, limit=None):
-        """Read the files in `folder`; returns and raises as `load`."""
-        raise NotImplementedError
+    instead = "digits"
 
     def servers(self):
         """Return the addresses that the files come from."""

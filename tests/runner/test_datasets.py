@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import needs_mnist, write_picture
+from helpers import write_picture
 
 from labutils.data import SOURCES, load_dataset
 from labutils.data.idx import FILES
@@ -189,16 +189,3 @@ def test_a_folder_that_cannot_be_written_to_is_named(here, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     code, _, err = labs(capsys, "mnist", "--to", tmp_path / "file" / "below")
     assert code == 1 and err.count("\n") == 1 and "cannot be copied" in err and str(tmp_path / "file" / "below") in err
-
-
-@needs_mnist
-def test_the_real_mnist_is_copied_and_verified(tmp_path, capsys):
-    code, lines, _ = labs(capsys, "mnist", "--to", tmp_path)
-    copied = tmp_path / "MNIST/raw"
-    assert code == 0 and "verified" in lines["mnist"]
-    assert {path.name for path in copied.iterdir()} == {path.name for path in SOURCES["mnist"].find().iterdir()}
-    assert load_dataset("mnist", tmp_path)[0].shape == (60_000, 1, 28, 28)
-    images = next(copied.glob("train-images*"))
-    images.write_bytes(images.read_bytes()[:-1])
-    code, _, err = labs(capsys, "mnist", "--to", tmp_path)
-    assert code == 1 and images.name in err
