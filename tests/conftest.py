@@ -28,6 +28,21 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem != "test_runs")
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, where one is installed, and playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=[
+            "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync"])
+        yield chromium
+        chromium.close()
+
+
 # ---------------------------------------------------------------------------------- small data sets
 
 @pytest.fixture

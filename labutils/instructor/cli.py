@@ -15,7 +15,6 @@ try:
 except ImportError as error:
     sys.exit(f"labs: {error}; install the course's packages: pip install -c constraints.txt -e .")
 
-from ..paths import make_dir
 from . import labs
 from .labs import UsageError
 from .signals import on_signals
@@ -28,9 +27,6 @@ class Group(click.Group):
         if name not in self.commands:
             context.fail(f"there is no command {name!r}; the commands are: {', '.join(self.commands)}")
         return self.commands[name]
-
-    def list_commands(self, context):
-        return list(self.commands)      # in the order of this file
 
 
 @click.group(cls=Group, no_args_is_help=False)
@@ -82,14 +78,6 @@ def drop_unwritten():
 
 # ------------------------------------------------------------------------------- types of arguments
 
-def positive(value):
-    """Parse a whole number of at least 1."""
-    text = str(value)
-    if not text.isdecimal() or int(text) < 1:
-        raise click.BadParameter(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def folder_path(text):
     """Parse the path of a folder that may exist or not, and return it, absolute; ~ is the user's own folder."""
     try:
@@ -104,6 +92,7 @@ def folder_path(text):
 
 folder_argument = click.argument("folder", type=folder_path, metavar="DIR")
 labs_argument = click.argument("names", nargs=-1, metavar="[LAB]...")
+AT_LEAST_1 = click.IntRange(min=1)
 
 
 # --------------------------------------------------------------------------------------- labs run
@@ -116,11 +105,11 @@ labs_argument = click.argument("names", nargs=-1, metavar="[LAB]...")
 @click.option("-f", "file", metavar="FILE",
               help="A YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each.")
 @click.option("--out", type=folder_path, metavar="DIR", help="Default: runs/quick or runs/full.")
-@click.option("--jobs", type=positive, metavar="N", help="So many runs at a time, the longest first. Default: 1.")
+@click.option("--jobs", type=AT_LEAST_1, metavar="N", help="So many runs at a time, the longest first. Default: 1.")
 @click.option("--scheduler", metavar="ADDRESS",
               help="Run on the workers of this Dask scheduler (tcp://HOST:8786, or its JSON file).")
 @click.option("--device", help="auto, cuda, mps or cpu.")
-@click.option("--timeout", type=positive, default=4 * 3600, metavar="SECONDS",
+@click.option("--timeout", type=AT_LEAST_1, default=4 * 3600, metavar="SECONDS",
               help="Longest time for one cell. Default: four hours.")
 @click.option("--force", is_flag=True, help="Run also what has gone well with the same code and parameters.")
 @click.option("--check", is_flag=True, help="Compare the metrics with their bands in notebooks/expected/.")
@@ -140,7 +129,7 @@ def run(names, quick, parameters, file, out, jobs, scheduler, device, timeout, f
         check_device(device)
     profile = "quick" if quick else "full"
     bands = check_unchanged(planned, profile) if check else None
-    out = make_out(out or labs.runs_folder(profile))
+    out = out or labs.runs_folder(profile)
     planned = [job._replace(folder=out / job.name, timeout=timeout, force=force) for job in planned]
     with reserved(out):
         return execute_jobs(planned, out, jobs or 1, scheduler, bands)
@@ -200,20 +189,13 @@ def print_check(outcomes, bands):
     return outside
 
 
-def make_out(folder):
-    """Make the folder for the runs; raises `UsageError` if that is not possible."""
-    try:
-        return make_dir(folder)
-    except OSError as error:
-        raise UsageError(f"--out {folder}: {error}") from None
-
-
 @contextmanager
 def reserved(folder):
-    """Keep other runs out of a folder while the block lasts; raises `UsageError` if one is at work there."""
+    """Make a folder, and keep other runs out of it while the block lasts; raises `UsageError` if it cannot."""
     from filelock import FileLock, Timeout
     lock = FileLock(folder / ".run.lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         raise UsageError(f"another 'labs run' is at work in {folder}; wait until it has ended, "

@@ -5,7 +5,6 @@ Runs where Chromium and the Python package playwright are installed (no download
 
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import time
@@ -14,9 +13,7 @@ import urllib.request
 import pytest
 from helpers import BIN, LABS, ONE_CORE, code_cells, notebook_path, prepare_copy
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
+pytestmark = pytest.mark.browser
 
 RUN_ALL = """async () => {
     const panel = window.jupyterapp.shell.currentWidget;
@@ -68,16 +65,6 @@ def server(tmp_path_factory):
     finally:
         process.terminate()
         process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

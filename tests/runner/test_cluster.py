@@ -1,50 +1,37 @@
 """Runs on a Dask cluster, whose scheduler and workers are real processes; some of them are killed."""
 
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import Future
 from threading import Thread
 
 import nbformat
 import psutil
 import pytest
-from helpers import write_lab
+from helpers import PARAMETERS, PATIENCE, RESULT, read_json, until, write_lab
 
 from labutils.instructor import cli, labs
+from labutils.instructor.record import Job, Outcome
 from labutils.paths import PROJECT_ROOT
 
 distributed = pytest.importorskip("distributed")
-from labutils.instructor import cluster
-from labutils.instructor.run import Job, Outcome
-
-PATIENCE = 240      # seconds; nothing takes that long, but a machine may be busy
-PARAMETERS = 'seed: int = 0  # of all\nsignals: str = ""  # folder for marks\nout_dir: str = "runs/x"  # pictures'
-RESULT = "from IPython.display import display\ndisplay({'application/json': {'seed': seed}}, raw=True)"    # as show_results
+cluster = pytest.importorskip("labutils.instructor.cluster")
+WITH_SIGNALS = PARAMETERS + '\nsignals: str = ""  # folder for marks'
 MARK = ("import os, signal, time\nfrom pathlib import Path\nmark = Path(signals, 'begun')\nfirst = not mark.exists()\n"
         "with mark.open('a') as file:\n    file.write(f'{os.getppid()} {os.getpid()}\\n')\n")
-CELLS = {
+SMALL_LABS = {
     "01_good": [RESULT],
     "02_raises": [MARK + "raise RuntimeError('the reason')", RESULT],
     "03_waits": [MARK + "if first:\n    time.sleep(600)", RESULT],
     "04_kills": [MARK + "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)", RESULT],
     "05_writes": ["from pathlib import Path\nout = Path(out_dir)\n(out / 'deep').mkdir()\n"
                   "(out / 'deep/big.safetensors').write_bytes(bytes(30_000_000))\n"
-                  "for name in ('train.state', '.half-x.png', 'a, b=ü.txt'):\n    (out / name).write_text(name)", RESULT],
+                  "for name in ('t.state', '.half-x.png', 'a, b=ü.txt'):\n    (out / name).write_text(name)", RESULT],
 }
-
-
-def until(condition):
-    """Wait for what another process does."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 class Dask:
@@ -62,8 +49,9 @@ class Dask:
     def start(self, *arguments):
         environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1", "OMP_NUM_THREADS": "1"}
         with (self.folder / "dask.log").open("a") as log:
-            self.processes.append(subprocess.Popen([sys.executable, "-m", "dask", *map(str, arguments), "--no-dashboard"],
-                                                   cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log))
+            self.processes.append(subprocess.Popen(
+                [sys.executable, "-m", "dask", *map(str, arguments), "--no-dashboard"], cwd=PROJECT_ROOT,
+                env=environment, stdout=log, stderr=log))
         return self.processes[-1]
 
     def worker(self, nanny="--no-nanny"):
@@ -88,24 +76,12 @@ class Dask:
             process.wait(PATIENCE)
 
 
-@pytest.fixture(autouse=True)
-def limit():
-    """End a test that hangs."""
-    def stop(*_):
-        pytest.fail("the test hangs")       # no Exception, which the code would report
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(2 * PATIENCE)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "theirs").mkdir()
-    for name, cells in CELLS.items():
-        write_lab(folder / "theirs", name, PARAMETERS, cells)
+    for name, cells in SMALL_LABS.items():
+        write_lab(folder / "theirs", name, cells, WITH_SIGNALS)
     return folder
 
 
@@ -160,10 +136,6 @@ def begun(out):
     return [tuple(map(int, line.split())) for line in mark.read_text().splitlines()] if mark.exists() else []
 
 
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def names(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
@@ -181,9 +153,10 @@ def test_a_sweep_is_complete_although_a_worker_is_killed(dask, out, capsys):
     assert names(out / "05_writes") == ["05_writes.html", "05_writes.ipynb", "a, b=ü.txt", "deep/big.safetensors",
                                         "results.json", "run.json"]
     assert (out / "05_writes/deep/big.safetensors").stat().st_size == 30_000_000
-    assert all(read(path)["status"] == "ok" for path in out.glob("*/run.json"))
+    assert all(read_json(path)["status"] == "ok" for path in out.glob("*/run.json"))
     assert len({worker for worker, _ in begun(out)}) == 2, "the run was given to another worker"
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:5]] == ["03_waits", "01_good", "05_writes"]
+    rows = capsys.readouterr().out.splitlines()[2:5]
+    assert [row.split()[0] for row in rows] == ["03_waits", "01_good", "05_writes"]
     assert run(dask.file, out, "03_waits", "01_good") == 0
     assert capsys.readouterr().out.count("ok (kept)") == 2 and len(begun(out)) == 2
     second.terminate()
@@ -193,35 +166,36 @@ def test_a_sweep_is_complete_although_a_worker_is_killed(dask, out, capsys):
 def test_a_lab_that_is_no_notebook_here_stops_no_other_one(dask, out):
     (labs.NOTEBOOKS / "02_raises.ipynb").write_text("{not json")
     assert run(dask.file, out, "02_raises", "01_good") == 1
-    assert "02_raises.ipynb is not a notebook" in read(out / "02_raises/run.json")["error"]
-    assert read(out / "01_good/run.json")["status"] == "ok" and len(begun(out)) == 0
+    assert "02_raises.ipynb is not a notebook" in read_json(out / "02_raises/run.json")["error"]
+    assert read_json(out / "01_good/run.json")["status"] == "ok" and len(begun(out)) == 0
 
 
-def test_what_lies_beside_is_not_run_again(dask, out, capsys):
+def test_what_an_earlier_sweep_has_done_is_not_run_again(dask, out, capsys):
     assert run(dask.file, out, "01_good") == 0
     assert run(dask.file, out, "01_good", "-p", "seed", "0,1") == 0
-    assert "01_good: ok" in capsys.readouterr().err and names(out / "01_good,seed=1") and not (out / "01_good,seed=0").exists()
+    assert "01_good: ok" in capsys.readouterr().err
+    assert names(out / "01_good,seed=1") and not (out / "01_good,seed=0").exists()
 
 
 def test_a_worker_that_lives_long_records_the_revision_of_the_moment(dask, out):
     def commit(revision):       # on the worker
-        from labutils.instructor import run
-        run.git = lambda *arguments: f"{run.PROJECT_ROOT}\n{revision}" if "rev-parse" in arguments else ""
+        from labutils.instructor import record
+        record.git = lambda *arguments: f"{record.PROJECT_ROOT}\n{revision}" if "rev-parse" in arguments else ""
     for revision in ("first", "second"):
         with distributed.Client(scheduler_file=str(dask.file), timeout=PATIENCE, set_as_default=False) as client:
             client.run(commit, revision)
         assert run(dask.file, out, "01_good", "--force") == 0
-        assert read(out / "01_good/run.json")["revision"] == revision
+        assert read_json(out / "01_good/run.json")["revision"] == revision
 
 
 def test_a_failing_lab_fails_once_and_comes_back_as_far_as_it_came(dask, out):
     (out / "02_raises").mkdir(parents=True)
-    for name, text in {"results.json": "{}", "old.png": "", "run.json": '{"files": ["old.png"]}'}.items():     # of an earlier run
+    for name, text in {"results.json": "{}", "old.png": "", "run.json": '{"files": ["old.png"]}'}.items():
         (out / "02_raises" / name).write_text(text)
     assert run(dask.file, out, "02_raises") == 1
     assert names(out / "02_raises") == ["02_raises.html", "02_raises.ipynb", "run.json"]
-    assert read(out / "02_raises/run.json")["files"] == ["02_raises.html", "02_raises.ipynb"]
-    assert "the reason" in read(out / "02_raises/run.json")["error"] and len(begun(out)) == 1
+    assert read_json(out / "02_raises/run.json")["files"] == ["02_raises.html", "02_raises.ipynb"]
+    assert "the reason" in read_json(out / "02_raises/run.json")["error"] and len(begun(out)) == 1
     cells = nbformat.read(out / "02_raises/02_raises.ipynb", as_version=4).cells
     assert any(output.output_type == "error" for cell in cells for output in cell.get("outputs", []))
 
@@ -235,9 +209,9 @@ def test_a_run_that_kills_its_workers_is_given_up_and_takes_no_other_with_it(das
     assert run(dask.file, out, "04_kills", "01_good") == 1
     allow(1)
     assert len(begun(out)) == 2, "once among the others, once by itself"
-    failed = read(out / "04_kills/run.json")
+    failed = read_json(out / "04_kills/run.json")
     assert failed["status"] == "failed" and "worker that ran it died" in failed["error"] and "\n" not in failed["error"]
-    assert read(out / "01_good/run.json")["status"] == "ok"
+    assert read_json(out / "01_good/run.json")["status"] == "ok"
     until(lambda: list(dask.folder.glob("dask-scratch-space/*/tmp*")) == [])    # what the killed ones have left
 
 
@@ -262,14 +236,14 @@ def test_a_signal_cancels_what_is_queued_or_in_progress(dask, out, capsys, numbe
 
 
 def test_a_folder_in_which_a_run_is_at_work_is_refused(dask, out, capsys):
-    with cli.reserved(cli.make_out(out)):
+    with cli.reserved(out):
         assert run(dask.file, out, "01_good") == 2
     assert f"another 'labs run' is at work in {out};" in capsys.readouterr().err and names(out) == []
 
 
 def test_a_worker_with_other_code_is_refused(dask, out, capsys, monkeypatch):
     dask.has(1)
-    write_lab(labs.NOTEBOOKS, "01_good", PARAMETERS, ["1 + 1", RESULT])
+    write_lab(labs.NOTEBOOKS, "01_good", ["1 + 1", RESULT], WITH_SIGNALS)
     assert run(dask.file, out, "01_good") == 2
     message = capsys.readouterr().err
     assert "worker tcp://127.0.0.1" in message and "another version of 01_good" in message and message.count("\n") == 1
@@ -277,7 +251,8 @@ def test_a_worker_with_other_code_is_refused(dask, out, capsys, monkeypatch):
 
     monkeypatch.setattr(cluster, "check_workers", lambda *_: None)      # as if it had come later
     assert run(dask.file, out, "01_good") == 1
-    assert "another version of 01_good" in read(out / "01_good/run.json")["error"] and names(out / "01_good") == ["run.json"]
+    assert "another version of 01_good" in read_json(out / "01_good/run.json")["error"]
+    assert names(out / "01_good") == ["run.json"]
 
 
 def test_a_first_worker_is_waited_for(tmp_path, capsys):
@@ -298,7 +273,7 @@ def test_the_end_of_the_scheduler_is_an_end(dask, out):
     until(lambda: begun(out) or code.done())
     dask.scheduler.kill()
     assert code.result(PATIENCE) == 1
-    failed = read(out / "03_waits/run.json")
+    failed = read_json(out / "03_waits/run.json")
     assert failed["status"] == "failed" and "scheduler-connection-lost" in failed["error"]
 
 
@@ -334,11 +309,11 @@ def test_without_distributed_it_is_said_how_to_get_it(out, capsys, monkeypatch):
     assert ".[cluster]" in message and message.count("\n") == 1
 
 
-def test_files_that_find_no_place_are_a_failure(out):
+def test_files_that_cannot_be_written_are_a_failure(out):
     out.write_text("a file where a folder should be")
     job = Job("01_good", {}, out / "01_good", 60)
     outcome = cluster.receive(job, Outcome("01_good", "ok", 1, {"loss": 1}), {"run.json": b"{}"})
-    assert outcome.status == "failed" and "its files came back" in outcome.error and outcome.results == {}
+    assert outcome.status == "failed" and "its files came back" in outcome.error and outcome.metrics == {}
 
 
 def test_run_json_is_the_last_file_and_absent_when_one_before_it_fails(tmp_path):
@@ -346,5 +321,5 @@ def test_run_json_is_the_last_file_and_absent_when_one_before_it_fails(tmp_path)
     (tmp_path / ".part-x.png").write_text("of one who was killed")
     (tmp_path / "z").write_text("a file where a folder should be")
     with pytest.raises(OSError):
-        cluster.place(tmp_path, {"run.json": b"{}", "a": b"new", "z/b": b""})
+        cluster.write_files(tmp_path, {"run.json": b"{}", "a": b"new", "z/b": b""})
     assert names(tmp_path) == ["a", "z"]
