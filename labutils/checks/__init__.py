@@ -11,7 +11,7 @@ Most checks are comparisons: the function gives the right value, and a list of m
 function of the same arguments with its two hints. Other checks watch what an answer does.
 """
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import deepcopy
 
 import torch
@@ -34,7 +34,7 @@ class Check:
     The check has random numbers of its own. It counts the wrong answers in a row, for the stronger hints.
     """
 
-    misconceptions = ()     # of a comparison: (wrong answer, hint, stronger hint)
+    misconceptions, also = (), None     # see `Comparison`
 
     def __init__(self, function):
         self.__name__, self.__doc__, self.__module__ = function.__name__, function.__doc__, function.__module__
@@ -58,30 +58,48 @@ class Check:
 
 
 class Comparison(Check):
-    """A check that compares an answer with the value of a function, the right one; see `comparison`."""
+    """The check of an exercise whose answer is a value, compared with that of a function that gives the right one.
 
-    def __init__(self, right, cases, tolerance=1e-4, call=None, before=(), after=(), also=None,
-                 errors=((), "", "")):
+    Its attribute `misconceptions` is a list of (wrong, hint, stronger hint), where `wrong` is a function of the
+    exercise's arguments that gives a wrong answer. The first one with the value of the student's answer is named.
+
+    cases       function that returns the lists of arguments to try; every call gets a copy of its own
+    tolerance   relative and absolute
+    call        call(function, *arguments) -> value, where the value takes more than a plain call
+    errors      (kind of error, hint, stronger hint): refuse an answer that raises it; {} in the hint is its first line
+    before, after   conditions (holds, hint, stronger hint) to require before the values of a case are compared, and
+                after those of all; holds(given, arguments after the call, arguments before the call)
+    also        another check, for answers that this one does not refuse
+    """
+
+    def __init__(self, right, cases, tolerance=1e-4, call=lambda function, *arguments: function(*arguments),
+                 errors=((), "", ""), before=(), after=(), also=None):
         super().__init__(right)
-        self.right, self.cases, self.tolerance, self.also = right, cases, tolerance, also
-        self.call = call or (lambda function, *arguments: function(*arguments))
-        self.before, self.after, self.errors = before, after, errors
+        self.right, self.cases, self.tolerance, self.call = right, cases, tolerance, call
+        self.errors, self.before, self.after, self.also = errors, before, after, also
 
     def judge(self, answer):
-        tried = []
-        for arguments in self.cases():
-            used = deepcopy(arguments)
-            with refusing(*self.errors):
-                given = self.call(answer, *used)
-            for condition, *hints in self.before:
-                require(condition(given, used, arguments), *hints)
-            right = self.call(self.right, *deepcopy(arguments))
-            compare(given, right, self.mistakes(arguments), tolerance=self.tolerance)
-            tried.append((given, used, arguments))
+        tried = [(self.value(answer, used := deepcopy(arguments), arguments), used, arguments)
+                 for arguments in self.cases()]
         for condition, *hints in self.after:
             require(all(condition(*values) for values in tried), *hints)
         if self.also:
-            self.also(answer)
+            self.also.judge(answer)
+
+    def value(self, answer, used, arguments):
+        """Return the value of an answer for the arguments, of which it gets the copy `used`, if it is right."""
+        kind, hint, stronger = self.errors
+        try:
+            given = self.call(answer, *used)
+        except NotImplementedError:     # of an exercise that is not solved yet
+            raise
+        except kind as error:
+            refuse(hint.format(str(error).splitlines()[0]), stronger)
+        for condition, *hints in self.before:
+            require(condition(given, used, arguments), *hints)
+        right = self.call(self.right, *deepcopy(arguments))
+        compare(given, right, self.mistakes(arguments), tolerance=self.tolerance)
+        return given
 
     def mistakes(self, arguments):
         """Yield the value of each misconception that has one for these arguments, and its hints."""
@@ -90,21 +108,9 @@ class Comparison(Check):
                 yield self.call(wrong, *deepcopy(arguments)), *hints
 
 
-def comparison(cases, **options):
-    """Decorate a function that gives the right value, so that it becomes the check of the exercise.
-
-    Its attribute `misconceptions` is a list of (wrong, hint, stronger hint), where `wrong` is a function of the
-    exercise's arguments that gives a wrong answer. The first one with the value of the student's answer is named.
-
-    cases       function that returns the lists of arguments to try; every call gets a copy of its own
-    tolerance   relative and absolute, 1e-4 unless given
-    call        call(function, *arguments) -> value, where the value takes more than a plain call
-    before, after   conditions (holds, hint, stronger hint) to require before the values of a case are compared, and
-                after those of all; holds(given, arguments after the call, arguments before the call)
-    errors      (kind of error, hint, stronger hint) as for `refusing`
-    also        function of the answer that refuses what remains to be refused
-    """
-    return lambda right: Comparison(right, cases, **options)
+def comparison(**options):
+    """Decorate a function that gives the right value of an exercise, to make it a `Comparison` with these options."""
+    return lambda right: Comparison(right, **options)
 
 
 def unchanged(*positions):
@@ -126,17 +132,6 @@ def require(condition, hint, stronger):
     """Refuse the answer unless the condition holds."""
     if not condition:
         raise WrongAnswer(hint, stronger)
-
-
-@contextmanager
-def refusing(errors, hint, stronger):
-    """Refuse an answer that raises such an error; the hint has the first line of its message in place of {}."""
-    try:
-        yield
-    except NotImplementedError:     # of an exercise that is not solved yet
-        raise
-    except errors as error:
-        raise WrongAnswer(hint.format(str(error).splitlines()[0]), stronger) from error
 
 
 def compare(given, right, mistakes=(), *, tolerance=1e-4):

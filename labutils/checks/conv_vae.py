@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal
 
-from . import compare, comparison, draws, has_graph, per_image, require, unchanged
+from . import Check, compare, comparison, draws, has_graph, per_image, require, unchanged
 
 
 def _seen(layers, side=600):
@@ -95,6 +95,7 @@ def _coins(logits, x):
     return F.binary_cross_entropy_with_logits(logits.double(), x.double(), reduction="none").flatten(1)
 
 
+@Check
 def _check_large(answer):
     """Refuse answers that break at large logits: in their value, or in its gradient."""
     logits = torch.tensor([-2000.0, -150.0, -30.0, 25.0, 120.0, 1500.0])[:, None, None, None].repeat(1, 1, 1, 3)

@@ -1,7 +1,7 @@
 """Checks of the exercises on generative adversarial networks."""
 
 import math
-from functools import partial, reduce
+from functools import reduce
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from scipy.special import rel_entr
 from torch import nn
 from torch.distributions import Bernoulli
 
-from . import Check, compare, comparison, draws, refusing, require, unchanged
+from . import comparison, draws, unchanged
 
 
 def _counts():
@@ -68,101 +68,127 @@ check_best_discriminator.misconceptions = [
 ]
 
 
-def _cross_entropy(inputs, target, weights):
-    """Mean cross entropy of the logits (n, d) @ weights.T and its gradient, by the formulas of logistic regression."""
-    d = Bernoulli(logits=inputs @ weights.T)
-    losses = target * d.log_prob(torch.ones(1)) + (1 - target) * d.log_prob(torch.zeros(1))
-    return -losses.mean(), (d.probs - target).T @ inputs / len(inputs)
+class _Step:
+    """What the step of a linear discriminator is made of, by the formulas of logistic regression."""
+
+    def __init__(self, discriminator, generator, optimizer, x, z, target):
+        self.weights, self.left = discriminator[1].weight.detach().clone(), discriminator[1].weight.grad
+        self.rate, self.target, self.n, self.m = optimizer.param_groups[0]["lr"], target, len(x), len(z)
+        self.inputs = x.flatten(1), z @ generator[0].weight.detach().T
+
+    def half(self, inputs, target, moved=0):
+        """Mean cross entropy of one batch and its gradient with respect to the weights, moved along gradients."""
+        d = Bernoulli(logits=inputs @ (self.weights - self.rate * moved).T)
+        losses = target * d.log_prob(torch.ones(1)) + (1 - target) * d.log_prob(torch.zeros(1))
+        return -losses.mean(), (d.probs - target).T @ inputs / len(inputs)
+
+    def losses(self, target):
+        return self.half(self.inputs[0], target)[0], self.half(self.inputs[1], 0)[0]
+
+    def real(self, target):
+        return self.half(self.inputs[0], target)[1]
+
+    def fake(self, target, moved=0):
+        return self.half(self.inputs[1], target, moved)[1]
 
 
-def _players(w_d, w_g, left):
-    """A linear discriminator of images (B, 1, 3, 2) and a linear generator, both with old gradients."""
-    discriminator = nn.Sequential(nn.Flatten(), nn.utils.skip_init(nn.Linear, 6, 1, bias=False))
-    generator = nn.Sequential(nn.utils.skip_init(nn.Linear, 4, 6, bias=False), nn.Unflatten(1, (1, 3, 2)))
-    discriminator[1].weight.data, generator[0].weight.data = w_d.clone(), w_g.clone()
-    discriminator[1].weight.grad = left.clone()             # as a generator's plain backward() leaves it
+def _step(slope=lambda s: s.real(s.target) + s.fake(0), loss=lambda s: sum(s.losses(s.target))):
+    """Return a step along slope(s) that returns loss(s), the right ones unless given."""
+    def step(discriminator, *rest):
+        s = _Step(discriminator, *rest)
+        discriminator[1].weight.data = s.weights - s.rate * slope(s)
+        return loss(s)
+    return step
+
+
+def _run(step, discriminator, generator, *rest):
+    """The weights of the discriminator after a step, and the loss; both players have old gradients before it."""
+    [discriminator[1].weight.grad] = draws(9, (1, 6))       # as a generator's plain backward() leaves it
     generator[0].weight.grad = torch.ones(6, 4)             # its own step would clear them
-    return discriminator, generator
+    loss = step(discriminator, generator, *rest)
+    return discriminator[1].weight, loss
 
 
-@Check
-def check_smooth_step(answer):
+def _games():
+    for seed, b_real, b_fake, target in ((0, 6, 4, 0.9), (1, 3, 8, 0.7), (2, 5, 5, 0.9)):
+        discriminator = nn.Sequential(nn.Flatten(), nn.utils.skip_init(nn.Linear, 6, 1, bias=False))
+        generator = nn.Sequential(nn.utils.skip_init(nn.Linear, 4, 6, bias=False), nn.Unflatten(1, (1, 3, 2)))
+        x, z, w_d, w_g = draws(seed, (b_real, 1, 3, 2), (b_fake, 4), (1, 6), (6, 4))
+        # logits so small that a sigmoid and its logarithm are exact, too
+        discriminator[1].weight.data, generator[0].weight.data = w_d / 3, w_g
+        yield discriminator, generator, torch.optim.SGD(discriminator.parameters(), lr=0.5), x, z, target
+
+
+@comparison(cases=_games, call=lambda *arguments: _run(*arguments)[1])
+def _loss_of_step(*arguments):
+    """The loss that a step returns."""
+    return _step()(*arguments)
+
+
+_loss_of_step.misconceptions = [
+    (_step(loss=lambda s: sum(s.losses(1))),
+     "The step is right, but the loss that is returned has the target 1.", "Return what was minimised."),
+    (_step(loss=lambda s: s.losses(s.target)[0]),
+     "The step is right, but only the loss of the real images is returned.", "The sum of both halves."),
+    (_step(loss=lambda s: s.losses(s.target)[1]),
+     "The step is right, but only the loss of the synthetic images is returned.", "The sum of both halves."),
+    (_step(loss=lambda s: sum(s.losses(s.target)) / 2),
+     "The step is right, but half the loss is returned.", "The sum of both halves."),
+]
+
+
+@comparison(
+    cases=_games, call=lambda *arguments: _run(*arguments)[0], also=_loss_of_step,
+    errors=(ValueError, "The loss refuses its targets: {}.",
+            "There is one target for each logit, and the two batches need not be equally large."),
+    before=[(lambda weights, used, kept: torch.equal(used[1][0].weight, kept[1][0].weight),
+             "The weights of the generator have moved.",
+             "This step belongs to the discriminator alone: whose weights may change?"),
+            (lambda weights, used, kept: used[1][0].weight.grad is not None and (used[1][0].weight.grad == 1).all(),
+             "The gradients of the generator have changed in the step of the discriminator.",
+             "Where must the graph of the synthetic images be cut?"),
+            (lambda weights, used, kept: not torch.equal(weights, kept[0][1].weight),
+             "The weights of the discriminator have not moved.", "A gradient alone changes nothing: who applies it?")])
+def check_smooth_step(*arguments):
     """A step of D with softened targets for real images only; the generator is left alone. Returns the loss."""
-    rate = 0.5
-    for seed, (b_real, b_fake), target in ((0, (6, 4), 0.9), (1, (3, 8), 0.7), (2, (5, 5), 0.9)):
-        x, z, w_d, w_g, left = draws(seed, (b_real, 1, 3, 2), (b_fake, 4), (1, 6), (6, 4), (1, 6))
-        w_d = w_d / 3       # logits so small that a sigmoid and its logarithm are exact, too
-        discriminator, generator = _players(w_d, w_g, left)
-        optimizer = torch.optim.SGD(discriminator.parameters(), lr=rate)
-        with refusing(ValueError, "The loss refuses its targets: {}.",
-                      "There is one target for each logit, and the two batches need not be equally large."):
-            loss = answer(discriminator, generator, optimizer, x, z, target)
-        _check_generator(generator[0].weight, w_g)
-        weights = discriminator[1].weight
-        require(not torch.equal(weights, w_d), "The weights of the discriminator have not moved.",
-                "A gradient alone changes nothing: who applies it?")
-        on_real, on_fake = partial(_cross_entropy, x.flatten(1)), partial(_cross_entropy, z @ w_g.T)
-        compare(weights, *_steps(on_real, on_fake, target, w_d, rate, left, b_real, b_fake))
-        real, fake = on_real(target, w_d)[0], on_fake(0.0, w_d)[0]
-        compare(loss, real + fake, [
-            (on_real(1.0, w_d)[0] + fake, "The step is right, but the loss that is returned has the target 1.",
-             "Return what was minimised."),
-            (real, "The step is right, but only the loss of the real images is returned.", "The sum of both halves."),
-            (fake, "The step is right, but only the loss of the synthetic images is returned.",
-             "The sum of both halves."),
-            ((real + fake) / 2, "The step is right, but half the loss is returned.", "The sum of both halves."),
-        ])
+    return _step()(*arguments)
 
 
-def _check_generator(weight, before):
-    """Refuse a step that has changed the weights of the generator, or their gradients."""
-    require(torch.equal(weight, before), "The weights of the generator have moved.",
-            "This step belongs to the discriminator alone: whose weights may change?")
-    require(weight.grad is not None and torch.equal(weight.grad, torch.ones(6, 4)),
-            "The gradients of the generator have changed in the step of the discriminator.",
-            "Where must the graph of the synthetic images be cut?")
-
-
-def _steps(on_real, on_fake, target, w_d, rate, left, b_real, b_fake):
-    """The weights of D after the right step, and those after wrong steps with their hints."""
-    def after(*slopes):
-        return w_d - rate * sum(slopes)
-
-    def real(target, weights=w_d):
-        return on_real(target, weights)[1]
-
-    def fake(target, weights=w_d):
-        return on_fake(target, weights)[1]
-    r, f, between = real(target), fake(0), after(real(target))
-    return after(r, f), [
-        (after(r, f, left), "Old gradients have entered the step: the ones that were there before the call.",
-         "Before the call, other steps have left something in the gradients. What removes it, and when?"),
-        (after(r), "Only the real images have had a say in the step.", "Two halves, one step: follow both gradients."),
-        (after(f), "Only the synthetic images have had a say in the step.",
-         "Is something removed between the two halves?"),
-        (after(real(1), f), "The real images have the target 1: nothing is softened.", "Use the argument."),
-        (after(r, fake(1 - target)), "Both sides are softened, where only the real one should be.",
-         "What does the method say of the target of synthetic images?"),
-        (after(real(1), fake(1 - target)), "The wrong side is softened.",
-         "It is the real images that get a target below 1."),
-        (after(real(0), fake(target)), "The targets are exchanged: real images are taught to be synthetic.",
-         "D is the probability that an image is real."),
-        (after(r, fake(target)), "Synthetic images have the target of real ones.",
-         "With one target for all there is nothing to tell apart."),
-        (after(-r, -f), "The step goes uphill: the loss has become larger.",
-         "Optimisers minimise. What is the sign of V in the loss?"),
-        (after(r / 2, f / 2), "The step is half as long as it should be: the two means are averaged.",
-         "A sum of two means is asked for."),
-        (after((b_real * r + b_fake * f) / (b_real + b_fake)),
-         "The mean is taken over both batches at once, so that the larger one counts for more.",
-         "A mean for each batch, then the sum."),
-        (after(b_real * r, b_fake * f), "The batches are summed: the step would grow with their size.",
-         "A mean over each batch."),
-        (between - rate * fake(0, between), "There are two steps, one for each half; one is asked for.",
-         "The second half should be judged by the weights that the first one saw."),
-        (between - rate * (r + fake(0, between)), "There are two steps, and the first half enters both.",
-         "One step after both gradients."),
-    ]
+check_smooth_step.misconceptions = [
+    (_step(lambda s: s.real(s.target) + s.fake(0) + s.left),
+     "Old gradients have entered the step: the ones that were there before the call.",
+     "Before the call, other steps have left something in the gradients. What removes it, and when?"),
+    (_step(lambda s: s.real(s.target)),
+     "Only the real images have had a say in the step.", "Two halves, one step: follow both gradients."),
+    (_step(lambda s: s.fake(0)),
+     "Only the synthetic images have had a say in the step.", "Is something removed between the two halves?"),
+    (_step(lambda s: s.real(1) + s.fake(0)),
+     "The real images have the target 1: nothing is softened.", "Use the argument."),
+    (_step(lambda s: s.real(s.target) + s.fake(1 - s.target)),
+     "Both sides are softened, where only the real one should be.",
+     "What does the method say of the target of synthetic images?"),
+    (_step(lambda s: s.real(1) + s.fake(1 - s.target)),
+     "The wrong side is softened.", "It is the real images that get a target below 1."),
+    (_step(lambda s: s.real(0) + s.fake(s.target)),
+     "The targets are exchanged: real images are taught to be synthetic.",
+     "D is the probability that an image is real."),
+    (_step(lambda s: s.real(s.target) + s.fake(s.target)),
+     "Synthetic images have the target of real ones.", "With one target for all there is nothing to tell apart."),
+    (_step(lambda s: -s.real(s.target) - s.fake(0)), "The step goes uphill: the loss has become larger.",
+     "Optimisers minimise. What is the sign of V in the loss?"),
+    (_step(lambda s: (s.real(s.target) + s.fake(0)) / 2),
+     "The step is half as long as it should be: the two means are averaged.", "A sum of two means is asked for."),
+    (_step(lambda s: (s.n * s.real(s.target) + s.m * s.fake(0)) / (s.n + s.m)),
+     "The mean is taken over both batches at once, so that the larger one counts for more.",
+     "A mean for each batch, then the sum."),
+    (_step(lambda s: s.n * s.real(s.target) + s.m * s.fake(0)),
+     "The batches are summed: the step would grow with their size.", "A mean over each batch."),
+    (_step(lambda s: s.real(s.target) + s.fake(0, moved=s.real(s.target))),
+     "There are two steps, one for each half; one is asked for.",
+     "The second half should be judged by the weights that the first one saw."),
+    (_step(lambda s: 2 * s.real(s.target) + s.fake(0, moved=s.real(s.target))),
+     "There are two steps, and the first half enters both.", "One step after both gradients."),
+]
 
 
 def _mean_log(logits, outcome):
@@ -262,8 +288,7 @@ def check_with_labels(a, y, n):
 
 
 check_with_labels.misconceptions = [
-    (_append(lambda y, n: y[:, None].float()),
-     "The label is appended as a number: class 8 would be twice class 4.",
+    (_append(lambda y, n: y[:, None].float()), "The label is appended as a number: class 8 would be twice class 4.",
      "Classes have no order. A column for each of them."),
     (lambda a, y, n: torch.cat([_spread(_flags(y, n), a), a], dim=1),
      "The labels come first, where they should come last.", "First what was there, then the classes."),
@@ -280,10 +305,8 @@ check_with_labels.misconceptions = [
     (_append(lambda y, n: torch.eye(max(len(y), n))[:len(y), :n]),
      "The column is chosen by the place in the batch, not by the label.",
      "Two samples of one class must get the same columns."),
-    (_append(lambda y, n: 1 - _flags(y, n)),
-     "Ones and zeros are exchanged.", "One-hot: a single 1 in a row."),
-    (lambda a, y, n: _spread(_flags(y, n), a),
-     "The labels alone are returned.", "They should follow what was there."),
+    (_append(lambda y, n: 1 - _flags(y, n)), "Ones and zeros are exchanged.", "One-hot: a single 1 in a row."),
+    (lambda a, y, n: _spread(_flags(y, n), a), "The labels alone are returned.", "They should follow what was there."),
     (lambda a, y, n: torch.cat([a, _flags(y, n).repeat(1, math.prod(a.shape[2:])).reshape(len(a), n, *a.shape[2:])], 1),
      "The channels mix the classes: a channel must be 1 or 0 everywhere.",
      "Give the rows two more dimensions before you stretch them; a reshape does not know which is which."),

@@ -250,14 +250,12 @@ def check_lipschitz_bound(critic):
 
 
 check_lipschitz_bound.misconceptions = [
-    (_bound(slope=lambda activation: 1.0),
-     "An activation is left out: it makes the slope larger or smaller as well.",
+    (_bound(slope=lambda activation: 1.0), "An activation is left out: it makes the slope larger or smaller as well.",
      "Draw the activation. Where is it steepest, and how steep is it there?"),
     (_bound(slope=lambda activation: getattr(activation, "negative_slope", _steepest(activation))),
      "The LeakyReLU counts with its slope on the left; it has a right side, too.",
      "The bound needs the larger of both sides."),
-    (_bound(torch.linalg.norm),
-     "These are Frobenius norms: a bound as well, but not the smallest for each layer.",
+    (_bound(torch.linalg.norm), "These are Frobenius norms: a bound as well, but not the smallest for each layer.",
      "How much longer can a matrix make one vector? Not as much in all directions at once."),
     (_bound(lambda matrix: matrix.abs().max()),
      "The largest weights are multiplied: a layer can be steeper than any of its weights.",
@@ -324,6 +322,7 @@ def _gradient_is_right(penalty, used, kept):
     return gradient is not None and close(gradient[0], 2 * max(slope - limit, 0.0) * weight / slope, 1e-3)
 
 
+@Check
 def _check_points(answer):
     """Refuse points that do not lie anywhere on the lines: critics that are steep in one place only."""
     x, x_fake = torch.ones(400, 1, 2, 2), torch.full((400, 1, 2, 2), -3.0)
@@ -363,14 +362,11 @@ check_one_sided_penalty.misconceptions = [
     (_of_slopes(_square_of_excess, length=lambda gradients: gradients.norm(dim=0)),
      "The norm runs over the batch: one for each pixel, where one for each picture is asked for.",
      "Which dimension counts the pictures?"),
-    (_of_slopes(_square_of_excess, length=torch.norm),
-     "The slopes of the whole batch are taken for one long gradient.",
+    (_of_slopes(_square_of_excess, length=torch.norm), "The slopes of the whole batch are taken for one long gradient.",
      "One norm for each picture, then the excess, then the mean."),
-    (_of_slopes(_square_of_excess, length=torch.abs),
-     "The limit is set for each pixel, not for the slope.",
+    (_of_slopes(_square_of_excess, length=torch.abs), "The limit is set for each pixel, not for the slope.",
      "The slope is the length of the whole gradient of a picture."),
-    (lambda critic, x, x_fake, limit: _cost(critic, x, x_fake, 1),
-     "The limit is not used.", "It need not be 1."),
+    (lambda critic, x, x_fake, limit: _cost(critic, x, x_fake, 1), "The limit is not used.", "It need not be 1."),
     (_of_slopes(lambda slopes, limit: F.relu(slopes**2 - limit).square().mean()),
      "The square of the slope is compared with the limit: a root is missing.", "What is the length of a gradient?"),
     (_of_slopes(lambda slopes, limit: F.relu(slopes - limit).mean()),

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,25 +25,20 @@ def best_one_by_one(n_real, n_fake):
     return [0.5 if x + y == 0 else x * sum(b) / (x * sum(b) + y * sum(a)) for x, y in zip(a, b)]
 
 
-def cross_entropy(logits, target):
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
-
-
-def smooth(real_target=None, fake_target=0.0, *, cut=True, clear=True, weigh=lambda real, fake: real + fake, give=None):
-    """A step of the discriminator with a mistake to choose; target None: the argument's."""
-    def step(discriminator, generator, optimizer, x, z, target=0.9):
-        fake = generator(z)
-        a = real_target(target) if real_target else target
-        b = fake_target(target) if callable(fake_target) else fake_target
-        real_loss = cross_entropy(discriminator(x), a)
-        fake_loss = cross_entropy(discriminator(fake.detach() if cut else fake), b)
-        if clear:
-            optimizer.zero_grad()
-        loss = weigh(real_loss, fake_loss)
-        loss.backward()
+def smooth(discriminator, generator, optimizer, x, z, target=0.9, *, cut=torch.detach, apply=True, n_fake=None):
+    """A step of the discriminator with a mistake to choose."""
+    real, fake = discriminator(x), discriminator(cut(generator(z)))
+    loss = (F.binary_cross_entropy_with_logits(real, torch.full_like(real, target))
+            + F.binary_cross_entropy_with_logits(fake, torch.zeros(n_fake or len(z), 1)))
+    optimizer.zero_grad()
+    loss.backward()
+    if apply:
         optimizer.step()
-        return give(real_loss, fake_loss) if give else loss
-    return step
+    return loss
+
+
+def uncut(*arguments):
+    return smooth(*arguments, cut=lambda images: images)
 
 
 def smooth_in_two_calls(discriminator, generator, optimizer, x, z, target=0.9):
@@ -79,65 +75,15 @@ def smooth_by_probabilities(discriminator, generator, optimizer, x, z, target=0.
     return loss
 
 
-def cleared_behind(discriminator, generator, optimizer, x, z, target=0.9):
-    loss = smooth(cut=False)(discriminator, generator, optimizer, x, z, target)
+def cleared_behind(discriminator, generator, *rest):
+    loss = uncut(discriminator, generator, *rest)
     generator.zero_grad()
     return loss
 
 
-def joined_mean(discriminator, generator, optimizer, x, z, target=0.9):
-    logits = discriminator(torch.cat([x, generator(z).detach()]))
-    loss = F.binary_cross_entropy_with_logits(logits, torch.tensor([target] * len(x) + [0.0] * len(z))[:, None])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss
-
-
-def cleared_between(discriminator, generator, optimizer, x, z, target=0.9):
-    optimizer.zero_grad()
-    real = cross_entropy(discriminator(x), target)
-    real.backward()
-    optimizer.zero_grad()
-    fake = cross_entropy(discriminator(generator(z).detach()), 0.0)
-    fake.backward()
-    optimizer.step()
-    return real + fake
-
-
-def two_steps(clear_again):
-    def step(discriminator, generator, optimizer, x, z, target=0.9):
-        optimizer.zero_grad()
-        real = cross_entropy(discriminator(x), target)
-        real.backward()
-        optimizer.step()
-        if clear_again:
-            optimizer.zero_grad()
-        fake = cross_entropy(discriminator(generator(z).detach()), 0.0)
-        fake.backward()
-        optimizer.step()
-        return real + fake
-    return step
-
-
-def both_move(discriminator, generator, optimizer, x, z, target=0.9):
+def both_move(discriminator, generator, optimizer, *rest):
     everything = torch.optim.SGD([*discriminator.parameters(), *generator.parameters()], lr=0.1)
-    return smooth(cut=False)(discriminator, generator, everything, x, z, target)
-
-
-def no_step(discriminator, generator, optimizer, x, z, target=0.9):
-    optimizer.zero_grad()
-    loss = cross_entropy(discriminator(x), target) + cross_entropy(discriminator(generator(z).detach()), 0.0)
-    loss.backward()
-    return loss
-
-
-def targets_of_one_size(discriminator, generator, optimizer, x, z, target=0.9):
-    ones = torch.ones(len(x), 1)
-    loss = (F.binary_cross_entropy_with_logits(discriminator(x), target * ones)
-            + F.binary_cross_entropy_with_logits(discriminator(generator(z).detach()), 0 * ones))
-    loss.backward()
-    return loss
+    return uncut(discriminator, generator, everything, *rest)
 
 
 def bound_by_library(real, fake):
@@ -193,26 +139,12 @@ ANSWERS = {
     "smooth_step": {
         "right": [smooth_in_two_calls, smooth_in_one_batch, smooth_by_probabilities],
         "wrong": [
-            (smooth(cut=False), "gradients of the generator"),
+            (uncut, "gradients of the generator"),
             (cleared_behind, "gradients of the generator"),
             (both_move, "weights of the generator have moved"),
-            (smooth(clear=False), "Old gradients"),
-            (no_step, "have not moved"),
-            (smooth(weigh=lambda real, fake: real + 0 * fake), "Only the real images"),
-            (cleared_between, "Only the synthetic images"),
-            (smooth(lambda target: 1.0), "nothing is softened"),
-            (smooth(fake_target=lambda target: 1 - target), "Both sides are softened"),
-            (smooth(lambda target: 1.0, lambda target: 1 - target), "wrong side"),
-            (smooth(lambda target: 0.0, lambda target: target), "targets are exchanged"),
-            (smooth(fake_target=lambda target: target), "target of real ones"),
-            (smooth(weigh=lambda real, fake: -real - fake), "uphill"),
-            (smooth(weigh=lambda real, fake: (real + fake) / 2), "half as long"),
-            (joined_mean, "both batches at once"),
-            (two_steps(True), "one for each half"),
-            (two_steps(False), "first half enters both"),
-            (targets_of_one_size, "refuses its targets"),
-            (smooth(give=lambda real, fake: real), "only the loss of the real"),
-            (smooth(give=lambda real, fake: None), "returns NoneType"),
+            (partial(smooth, apply=False), "have not moved"),
+            (partial(smooth, n_fake=6), "refuses its targets"),
+            (lambda *arguments: smooth(*arguments) and None, "returns NoneType"),
         ]},
     "js_bound": {
         "right": [bound_by_library, bound_in_base_2],

@@ -88,7 +88,7 @@ def test_a_right_answer_of_any_form_passes(lab, name, item, capsys):
     assert capsys.readouterr().out == f"{name}: right.\n"
 
 
-@each(lambda lab, name: CHECKS[lab, name].misconceptions)
+@each(lambda lab, name: [*CHECKS[lab, name].misconceptions, *getattr(CHECKS[lab, name].also, "misconceptions", ())])
 def test_a_misconception_is_named_and_then_followed_by_a_stronger_hint(lab, name, item, capsys):
     wrong, hint, stronger = item
     check = CHECKS[lab, name]
