@@ -15,18 +15,8 @@ from ..paths import replacing
 from .jobs import report_line
 from .kernel import Watch, describe
 from .labs import DamagedLab, UsageError, lab_parameters
-from .record import (
-    Outcome,
-    as_json,
-    circumstances,
-    earlier_runs,
-    files_in,
-    fingerprint,
-    new_record,
-    read_run,
-    remove_files,
-    remove_half_written,
-)
+from .record import (Outcome, as_json, circumstances, earlier_runs, files_in, fingerprint, new_record, read_run,
+                     remove_files, remove_half_written)
 from .run import kept_outcomes, run_job
 
 try:

@@ -14,8 +14,9 @@ from .labs import UsageError, lab_names, lab_title, read_lab
 # besides the notebooks
 PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
          "notebooks/quick", "notebooks/expected")
-# targets of the Makefile that find nothing to work on, or end at the first exercise that is not done
-NO_TARGETS = {"student": ("labs", "full", "test", "gallery"), "solutions": ("test", "gallery")}
+# targets of the Makefile that need files which are not handed out, or that end at the first exercise that is not done
+NO_TARGETS = {"student": ("labs", "full", "test", "check", "lint", "gallery"),
+              "solutions": ("test", "check", "lint", "gallery")}
 README = """# Labs on deep generative models
 
 {labs}
@@ -113,7 +114,8 @@ def makefile(without):
     """Return the project's Makefile without some of its targets."""
     about, *rules = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8").split("\n\n")
     kept = [rule for rule in rules if not re.search(rf"^({'|'.join(without)}|\.PHONY):", rule, re.M)]
-    return "\n\n".join([about.partition("\n")[2], *kept]) + "\n"        # its first line is about what is left out
+    variables = [line for line in about.splitlines() if not line.startswith(("#", "PYTEST"))]
+    return "\n\n".join(["\n".join(variables), *kept]) + "\n"
 
 
 def student_version(name, notebook):

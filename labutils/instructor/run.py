@@ -11,19 +11,8 @@ from nbconvert import HTMLExporter
 
 from .kernel import Watch, describe, execute
 from .labs import UsageError, effective_parameters, lab_path
-from .record import (
-    Outcome,
-    Run,
-    as_json,
-    files_in,
-    find_metrics,
-    fingerprint,
-    new_record,
-    read_run,
-    remove_files,
-    remove_half_written,
-    write_text,
-)
+from .record import (Outcome, Run, as_json, files_in, find_metrics, fingerprint, new_record, read_run, remove_files,
+                     remove_half_written, write_text)
 
 EXPORTING = threading.Lock()    # the exporter keeps state while it works
 

@@ -137,13 +137,13 @@ BREAKAGES = {
         ["the kernel python3", "other/bin/python", "jupyter kernelspec remove python3"]),
     "a notebook that is no JSON": (
         lambda p, m: write(p / "notebooks/01_good.ipynb", "<<<<<<< HEAD"),
-        ["01_good.ipynb is no notebook", "git checkout notebooks/01_good.ipynb"]),
+        ["01_good.ipynb is not a notebook", "git checkout notebooks/01_good.ipynb"]),
     "a notebook without cells": (
         lambda p, m: write(p / "notebooks/02_list.ipynb", "[]"),
-        ["02_list.ipynb is no notebook", "git checkout"]),
+        ["02_list.ipynb is not a notebook", "git checkout"]),
     "a notebook with a number for cells": (
         lambda p, m: write(p / "notebooks/02_number.ipynb", '{"cells": 5}'),
-        ["02_number.ipynb is no notebook", "git checkout"]),
+        ["02_number.ipynb is not a notebook", "git checkout"]),
 }
 
 
