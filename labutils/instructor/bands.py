@@ -21,7 +21,7 @@ HEAD = """\
 def band(values, limits=(None, None)):
     """Return [low, high], the prediction interval of 99.9 % for one more value, or None if no value can leave it.
 
-    If the runs are normally distributed, one in a thousand lies outside (Student's t prediction interval). A band has
+    If the runs are normally distributed, one in a thousand is outside (Student's t prediction interval). A band has
     four digits, and reaches at least 1 % of the mean to either side, or 0.01 where the mean is 0. It is cut to the
     `limits` of the metric, None where there is no limit.
     """

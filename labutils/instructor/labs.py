@@ -73,7 +73,7 @@ def effective_parameters(name, given):
 
 
 def literal(text):
-    """Return the value that a literal stands for, and any other expression as it is."""
+    """Return the value of a literal, and any other expression as it is."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -136,7 +136,7 @@ def declared_type(name, parameter, source):
 
 
 def parse_value(parameter, text, type_name, source):
-    """Turn the text of one parameter into the value it stands for; raises `UsageError`."""
+    """Return the value that the text of one parameter means; raises `UsageError`."""
     if text in ("None", "null"):
         return None
     try:

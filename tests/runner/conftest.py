@@ -1,4 +1,4 @@
-"""The fake course: small labs in the place of the real ones."""
+"""The fake course: small labs that replace the real ones."""
 
 import pytest
 from helpers import write_lab

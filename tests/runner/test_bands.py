@@ -65,7 +65,7 @@ def test_bands_are_made_of_the_listed_metrics_and_keep_those_of_other_labs_and_p
     write_runs(tmp_path / "b", "02_two", [1, 2, 3, 2, 1])
     assert make_bands(tmp_path / "a", "quick") == {"01_one": 2} and make_bands(tmp_path / "b", "quick") == {"02_two": 2}
     made = yaml.safe_load((expected / "01_one.yml").read_text())
-    assert set(made["quick"]["bands"]) == {"loss", "modes"}, "every run lies in the range of recall"
+    assert set(made["quick"]["bands"]) == {"loss", "modes"}, "a band of recall would cover its whole range"
     assert made["quick"]["seeds"] == [0, 1, 2, 3, 4] and made["quick"]["revisions"] == ["0ld", "abc"]
     assert made["full"]["bands"] == {"loss": [0, 9]} and made["metrics"]["loss"] == [None, None]
     assert "&" not in (expected / "01_one.yml").read_text(), "no anchors of YAML"

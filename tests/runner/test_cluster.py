@@ -105,7 +105,7 @@ def dask(theirs, clusters):
 
 @pytest.fixture
 def out(theirs, tmp_path, monkeypatch):
-    """A folder for results; the small labs are in the place of the course's, and leave marks in `out`/../signals."""
+    """A folder for results; the small labs replace the course's, and write to `out`/../signals when they begin."""
     shutil.copytree(theirs / "theirs", tmp_path / "notebooks")
     (tmp_path / "signals").mkdir()
     monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path / "notebooks")

@@ -43,7 +43,7 @@ def write_kernel(project, name, program):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project without a fault: its own requirements, stand-ins for the large packages, kernels, programs."""
+    """A project without a fault: its own requirements, dummies of the large packages, kernels, programs."""
     write(tmp_path / "pyproject.toml", '[project]\ndependencies = ["numpy>=1"]\n')
     write(tmp_path / "constraints.txt", f"# pins\nnumpy=={metadata.version('numpy')}\nabsent-elsewhere==1.0\n")
     write(tmp_path / "notebooks/01_good.ipynb", '{"cells": []}')
@@ -124,7 +124,7 @@ BREAKAGES = {
         lambda p, m: (p / "pyproject.toml").unlink(),
         ["without the project around it", doctor.INSTALL]),
     "no right to write": (
-        lambda p, m: write(p / "runs", "a file stands in the way"),
+        lambda p, m: write(p / "runs", "a file, not a folder"),
         ["nothing can be written to", "runs", "--out"]),
     "no such data folder": (
         lambda p, m: m.setenv("LABS_DATA_DIR", "/no/such/folder"),

@@ -42,7 +42,7 @@ SMALL_LABS = {
                   RESULT.replace("value", "resume")],
     "10_silent": ["print('before')"],
 }
-# whoever runs the tests in the background, or under nohup, has signals ignored
+# a test run in the background, or under nohup, ignores signals
 PROGRAM = ("import signal, sys; from pathlib import Path; from labutils.instructor import cli, labs\n"
            "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
            "labs.NOTEBOOKS = Path(sys.argv[1]); sys.exit(cli.main(sys.argv[2:]))")
@@ -310,7 +310,7 @@ def test_each_failure_is_told_and_stops_nobody_else(notebooks, tmp_path, capsys,
 
 
 def kernel_that(command, folder, monkeypatch):
-    """Put a shell command in the place of the kernel."""
+    """Replace the kernel by a shell command."""
     spec = folder / "jupyter/kernels/python3/kernel.json"
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": ["sh", "-c", command], "display_name": "Python 3", "language": "python"}))
@@ -374,7 +374,7 @@ def test_a_full_disk_is_a_failure_of_the_run_that_met_it(notebooks, tmp_path, mo
 def test_what_has_gone_well_is_not_repeated_but_by_force(notebooks, tmp_path, capsys):
     arguments = ["run", "04_good", "--out", str(tmp_path)]
     assert cli.main(arguments) == 0 and "kept" not in capsys.readouterr().err
-    before = read_json(tmp_path / "04_good/run.json") | {"seconds": 999}        # no run anew takes as long
+    before = read_json(tmp_path / "04_good/run.json") | {"seconds": 999}        # no run takes as long
     (tmp_path / "04_good/run.json").write_text(json.dumps(before))
     assert cli.main(arguments) == 0 and read_json(tmp_path / "04_good/run.json") == before
     printed = capsys.readouterr()
@@ -532,7 +532,7 @@ def test_jobs_share_the_cores(notebooks, tmp_path, monkeypatch):
         assert read_json(tmp_path / f"01_good{',seed=1' if ',' in seeds else ''}/results.json")["loss"] == expected
 
 
-def test_kernels_stand_in_the_folder_of_the_notebooks_whatever_runs_beside(notebooks, tmp_path):
+def test_each_kernel_works_in_the_folder_of_the_notebooks(notebooks, tmp_path):
     here = os.getcwd()
     for name in ("01_good", "04_good"):
         write_lab(notebooks, name, ["import os\nopen(out_dir + '/here.txt', 'w').write(os.getcwd())", RESULT])
@@ -635,7 +635,7 @@ def test_a_run_that_was_killed_in_its_training_is_resumed(notebooks, tmp_path):
     assert kept(job).metrics["loss"] is True
 
 
-def test_other_parameters_other_code_and_force_start_a_training_anew(notebooks, tmp_path):
+def test_other_parameters_other_code_and_force_start_a_training_again(notebooks, tmp_path):
     job = Job("09_trains", {"value": 2}, tmp_path / "out", 60)
     assert run_job(job).status == "failed"
     other = job._replace(parameters={"value": 3})
@@ -693,7 +693,7 @@ def test_what_an_earlier_run_has_left_goes_and_what_was_put_there_stays(notebook
     made = ["01_good.html", "01_good.ipynb", "2.png", "deep/2.png", "mine.txt"]
     assert after(2) == (made, sorted([*made, "notes.txt", "run.json"])), "also a run that failed has its list"
     (notebooks / "01_good.ipynb").write_text("{")
-    assert after(2) == (made, sorted([*made, "notes.txt", "run.json"])), "it could not begin, and says what lies there"
+    assert after(2) == (made, sorted([*made, "notes.txt", "run.json"])), "it could not begin, and lists what is there"
 
 
 def test_a_resumed_run_keeps_the_files_of_the_one_that_was_stopped(notebooks, tmp_path):
