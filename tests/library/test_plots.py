@@ -61,7 +61,7 @@ def test_at_most_one_drawing_a_second_and_a_fiftieth_of_the_time(screen, monkeyp
         now[0] += 0.1                   # ten epochs a second
     assert 9 <= len(screen.pictures) <= 10
     slow = LiveCurves(["loss"])
-    monkeypatch.setattr(plots, "draw_curves", lambda *_, **__: now.__setitem__(0, now[0] + 3))      # a drawing of 3 seconds
+    monkeypatch.setattr(plots, "draw_curves", lambda *_, **__: now.__setitem__(0, now[0] + 3))      # 3 seconds
     monkeypatch.setattr(plots, "picture_of", lambda *_: "picture")
     slow.update({"loss": [1.0]})
     assert slow.next_time - now[0] == 150

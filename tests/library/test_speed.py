@@ -14,6 +14,7 @@ from torch import nn
 from labutils import ConvTranspose2d, GraphedStep, autocast, keep_memory, seed_everything
 from labutils.speed import TransposedConvolution
 
+OBSTACLES = ["reads a value from the device", "older result of a network still holds its graph"]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 
 
@@ -60,7 +61,7 @@ def test_without_glibc_nothing_is_kept_and_nothing_fails(monkeypatch):
 # ----------------------------------------------------------------------------------- recorded steps
 
 def small_training(device, optimizer_class, **options):
-    """Return a network, its optimiser and a step on (B, 8) that adds noise; it returns its loss and the mean of the noise."""
+    """Return a network, its optimiser, and a step on (B, 8) that adds noise and returns its loss and the noise's mean."""
     seed_everything(0)
     network = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8)).to(device)
     optimizer = optimizer_class(network.parameters(), lr=1e-2, **options)
@@ -93,7 +94,7 @@ class OnGPU(torch.Tensor):
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """Replace CUDA's graphs by ones that replay the last function of the returned list, as a GPU replays its kernels."""
+    """Replace CUDA's graphs by ones that replay the last function of the returned list, like a GPU its kernels."""
     kernels = []
 
     class Graph:
@@ -106,8 +107,9 @@ def kernels(monkeypatch):
         graph.kernel = kernels[-1]
 
     def announce(mode):
-        warnings.warn("Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations")
-    for name, stand_in in (("CUDAGraph", Graph), ("graph", record), ("Stream", MagicMock), ("current_stream", MagicMock),
+        warnings.warn("Synchronization debug mode is a prototype feature and does not yet detect all operations")
+    for name, stand_in in (("CUDAGraph", Graph), ("graph", record), ("Stream", MagicMock),
+                           ("current_stream", MagicMock),
                            ("stream", MagicMock()), ("device", MagicMock()), ("get_sync_debug_mode", int),
                            ("set_sync_debug_mode", announce)):
         monkeypatch.setattr(torch.cuda, name, stand_in)
@@ -131,7 +133,7 @@ def test_a_graph_is_recorded_for_each_shape_and_anew_for_another_learning_rate(k
     torch.testing.assert_close(results, expected)       # each of its own, however often the graph has written since
     assert len(kernels) == 2 * 2 * (GraphedStep.WARM_UP + 1), "steps that went through Python"
     assert optimizer.param_groups[0]["capturable"] is True
-    torch.cuda.device.assert_called_with(x.device)      # else a second GPU would train in vain: nothing of it is recorded
+    torch.cuda.device.assert_called_with(x.device)      # else nothing of a second GPU would be recorded
 
 
 def test_a_state_of_the_optimiser_that_was_loaded_on_a_cpu_counts_on_the_device(kernels):
@@ -142,14 +144,14 @@ def test_a_state_of_the_optimiser_that_was_loaded_on_a_cpu_counts_on_the_device(
 
 
 @pytest.mark.filterwarnings("ignore:called a synchronizing")
-@pytest.mark.parametrize("obstacle", ["reads a value from the device", "older result of a network still holds its graph"])
+@pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(kernels, obstacle):
     network, optimizer, step = small_training("cpu", torch.optim.Adam, fused=True)
     older = network(torch.ones(4, 8)) if obstacle.startswith("older") else None
 
     def spoiled(x):
         if older is None:
-            warnings.warn("called a synchronizing CUDA operation")      # as .item() does on a GPU, in the mode that is asked for
+            warnings.warn("called a synchronizing CUDA operation")      # as .item() does on a GPU in debug mode
         return step(x.as_subclass(torch.Tensor))
     graphed = GraphedStep(spoiled, optimizer)
     with pytest.warns(UserWarning, match=f"cannot be recorded as a CUDA graph.*{obstacle}") as warned:
@@ -170,10 +172,11 @@ def test_a_result_without_its_graph_is_no_obstacle(kernels):
 
 
 @needs_gpu
-@pytest.mark.parametrize("optimizer_class, options", [(torch.optim.Adam, {"fused": True}), (torch.optim.RMSprop, {"foreach": True})])
+@pytest.mark.parametrize("optimizer_class, options", [(torch.optim.Adam, {"fused": True}),
+                                                      (torch.optim.RMSprop, {"foreach": True})])
 def test_on_a_gpu_a_graph_takes_the_same_steps(optimizer_class, options):
     torch.manual_seed(1)
-    batches = [torch.randn(n, 8, device="cuda") for n in (32, 32, 32, 32, 32, 8) * 6]      # the last of an epoch is shorter
+    batches = [torch.randn(n, 8, device="cuda") for n in (32, 32, 32, 32, 32, 8) * 6]      # a shorter last batch
     ends = []
     for graphed in (False, True):
         network, optimizer, step = small_training("cuda", optimizer_class, **options)
@@ -190,7 +193,7 @@ def test_on_a_gpu_a_graph_takes_the_same_steps(optimizer_class, options):
 
 
 @needs_gpu
-@pytest.mark.parametrize("obstacle", ["reads a value from the device", "older result of a network still holds its graph"])
+@pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_on_a_gpu_a_step_that_cannot_be_recorded_goes_on_as_it_is(obstacle):
     network, optimizer, step = small_training("cuda", torch.optim.Adam, fused=True)
     x = torch.ones(4, 8, device="cuda")
@@ -199,7 +202,7 @@ def test_on_a_gpu_a_step_that_cannot_be_recorded_goes_on_as_it_is(obstacle):
     with pytest.warns(UserWarning, match=f"cannot be recorded as a CUDA graph.*{obstacle}"):
         losses = [float(graphed(x)[0]) for _ in range(8)]
     assert len(set(losses)) == 8 and losses[-1] < losses[0] and not graphed.graphs
-    del older
+    older = None
     graphed = GraphedStep(step, optimizer)      # the GPU can still record
     losses = [float(graphed(x)[0]) for _ in range(8)]
     assert len(set(losses)) == 8 and graphed.graphs
@@ -208,8 +211,9 @@ def test_on_a_gpu_a_step_that_cannot_be_recorded_goes_on_as_it_is(obstacle):
 # -------------------------------------------------------------------------- transposed convolution
 
 # channels in and out, kernel, stride, side of the input, further options
-SHAPES = [(6, 4, 5, 1, 1, {}), (6, 4, (3, 2), 2, 1, {"bias": False}), (6, 4, 5, 1, 5, {"bias": False}), (3, 4, 4, 1, 3, {}),
-          (3, 2, 5, 2, 4, {}), (3, 2, 4, 3, 2, {"bias": False}), (3, 2, (3, 4), (2, 1), 3, {}),         # as convolutions
+SHAPES = [(6, 4, 5, 1, 1, {}), (6, 4, (3, 2), 2, 1, {"bias": False}),                                   # as a linear layer
+          (6, 4, 5, 1, 5, {"bias": False}), (3, 4, 4, 1, 3, {}), (3, 2, 5, 2, 4, {}),                   # as convolutions
+          (3, 2, 4, 3, 2, {"bias": False}), (3, 2, (3, 4), (2, 1), 3, {}),
           (3, 2, 3, 2, 4, {}), (3, 4, 4, 2, 2, {"padding": 1}), (4, 4, 4, 1, 3, {"groups": 2}),         # PyTorch's own
           (3, 2, 3, 2, 3, {"output_padding": 1}), (3, 2, 3, 1, 3, {"dilation": 2})]
 
@@ -242,10 +246,11 @@ def test_results_and_gradients_are_those_of_pytorch(n_in, n_out, kernel, stride,
 @pytest.mark.parametrize("stride", [1, 2, (1, 3)])
 def test_gradients_of_both_orders_match_finite_differences(stride):
     torch.manual_seed(0)
-    x, weight, bias = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3, 2, 3), (3, 2, 3, 3), (2,)))
+    tensors = [torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+               for shape in ((2, 3, 2, 3), (3, 2, 3, 3), (2,))]     # images, weights, biases
     stride = (stride, stride) if isinstance(stride, int) else stride
-    assert torch.autograd.gradcheck(lambda *tensors: TransposedConvolution.apply(*tensors, stride), (x, weight, bias))
-    assert torch.autograd.gradgradcheck(lambda *tensors: TransposedConvolution.apply(*tensors, stride), (x, weight, bias))
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda *inputs: TransposedConvolution.apply(*inputs, stride), tensors)
 
 
 @pytest.mark.parametrize("side", [1, 3])
@@ -293,4 +298,5 @@ def test_small_inputs_take_the_faster_way(monkeypatch):
 
 def test_a_copy_is_pytorchs_layer_with_the_same_weights():
     layer = copy.deepcopy(ConvTranspose2d(2, 3, 3))
-    assert isinstance(layer, nn.ConvTranspose2d) and layer.state_dict().keys() == nn.ConvTranspose2d(2, 3, 3).state_dict().keys()
+    assert isinstance(layer, nn.ConvTranspose2d)
+    assert layer.state_dict().keys() == nn.ConvTranspose2d(2, 3, 3).state_dict().keys()
