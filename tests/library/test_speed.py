@@ -61,7 +61,7 @@ def test_without_glibc_nothing_is_kept_and_nothing_fails(monkeypatch):
 # ----------------------------------------------------------------------------------- recorded steps
 
 def small_training(device, optimizer_class, **options):
-    """Return a network, its optimiser, and a step on (B, 8) that adds noise and returns its loss and the noise's mean."""
+    """Return a network, its optimiser, and a step on (B, 8) that returns its loss and the mean of its noise."""
     seed_everything(0)
     network = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8)).to(device)
     optimizer = optimizer_class(network.parameters(), lr=1e-2, **options)
@@ -211,10 +211,10 @@ def test_on_a_gpu_a_step_that_cannot_be_recorded_goes_on_as_it_is(obstacle):
 # -------------------------------------------------------------------------- transposed convolution
 
 # channels in and out, kernel, stride, side of the input, further options
-SHAPES = [(6, 4, 5, 1, 1, {}), (6, 4, (3, 2), 2, 1, {"bias": False}),                                   # as a linear layer
-          (6, 4, 5, 1, 5, {"bias": False}), (3, 4, 4, 1, 3, {}), (3, 2, 5, 2, 4, {}),                   # as convolutions
+SHAPES = [(6, 4, 5, 1, 1, {}), (6, 4, (3, 2), 2, 1, {"bias": False}),          # as a linear layer
+          (6, 4, 5, 1, 5, {"bias": False}), (3, 4, 4, 1, 3, {}), (3, 2, 5, 2, 4, {}),      # as convolutions
           (3, 2, 4, 3, 2, {"bias": False}), (3, 2, (3, 4), (2, 1), 3, {}),
-          (3, 2, 3, 2, 4, {}), (3, 4, 4, 2, 2, {"padding": 1}), (4, 4, 4, 1, 3, {"groups": 2}),         # PyTorch's own
+          (3, 2, 3, 2, 4, {}), (3, 4, 4, 2, 2, {"padding": 1}), (4, 4, 4, 1, 3, {"groups": 2}),       # PyTorch's own
           (3, 2, 3, 2, 3, {"output_padding": 1}), (3, 2, 3, 1, 3, {"dilation": 2})]
 
 
