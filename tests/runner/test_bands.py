@@ -127,10 +127,10 @@ def test_what_is_outside_is_named(tmp_path, expected):
     assert check([good], quick) == ([], 3)
     [line], _ = check([good._replace(metrics=metrics | {"loss": 130.0}, name="01_one,seed=7")], quick)
     assert line.startswith("01_one,seed=7: loss = 130.0 is outside 92.")
-    for value in (None, "100.5", math.nan, True, [100.5]):
+    for value in (50.0, None, "100.5", math.nan, True, [100.5]):
         [line], _ = check([good._replace(metrics=metrics | {"loss": value})], quick)
         assert f"loss = {value} is outside" in line
-    for recall in (None, 1.5):      # it has no band, but must be reported, and be possible
+    for recall in (None, 1.5, -0.1):        # it has no band, but must be reported, and be possible
         [line], _ = check([good._replace(metrics=metrics | {"recall": recall})], quick)
         assert f"recall = {recall} is outside 0 to 1" in line
     assert check([good._replace(status="failed", metrics={})], quick) == ([], 0)      # its status says it already
