@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 from torch import nn
 
-from . import Check, close, compare, comparison, draws, require, unchanged
+from . import Check, close, comparison, draws, require, unchanged
 
 
 def _mean_way(a, b, power=1, dearest=False):
@@ -119,90 +119,105 @@ def _linear_turn(weight, gaps, rates, clip, low=-1, keep=0, before=False, old=0)
     return weight, torch.stack(early), torch.stack(late)
 
 
-def _wrong_turns(weight, gaps, sizes, rate, clip):
-    """The weights after wrong turns, with their hints."""
-    rates, left = torch.full((len(sizes),), rate), -rate * torch.ones(4)
-
-    def after(clip=clip, rates=rates, **changes):
-        return _linear_turn(weight, gaps, rates, clip, **changes)[0]
-    free = after(math.inf)
-    return [
-        (after(rates=-rates), "The sign of the loss is reversed: the critic learns to score real pictures low.",
-         "The optimiser makes its loss smaller. What is to become larger?"),
-        (after(before=True), "The box is closed before the step, and the step opens it again.",
-         "Who uses the critic next, and what does it find?"),
-        (free, "The weights are not clipped.", "Clipping that returns a new tensor leaves the old one as it is."),
-        (after(low=-math.inf), "The box has no floor: negative weights grow as they like.", "A box has two sides."),
-        (after(keep=1, old=left), "The gradients of earlier batches are still there and are added to the new ones.",
-         "Where are the gradients set to zero, and how often?"),
-        (after(old=left), "Gradients from before the call enter the first step.",
-         "A plain `backward` of the generator's step leaves some in the critic."),
-        (after(rates=rates * torch.tensor(sizes)),
-         "The scores are summed over the batch: larger batches take larger steps.",
-         "The estimate is a difference of two means."),
-        (free.clip(-clip, clip), "The box is closed once at the end, where it must be closed after each step.",
-         "Look at how far the line is indented."),
-        (weight, "The critic has not learned: its weights are the old ones.", "Which call changes the weights?"),
-    ]
+def _turn(returned=lambda early, late: early, clip=1, weigh=lambda x: 1, end=math.inf, **changes):
+    """Return a turn of a linear critic that clips to clip * limit after each step, and to end * limit at the end."""
+    def turn(critic, generator, optimizer, batches, latent_dim, limit):
+        for x in batches:
+            generator(torch.randn(len(x), latent_dim))
+        gaps = torch.stack([(x - generator.picture.detach()).mean(0).flatten() for x in batches])
+        rates = [weigh(x) * optimizer.param_groups[0]["lr"] for x in batches]
+        [weight] = critic[1].weight.detach()
+        weight, early, late = _linear_turn(weight, gaps, rates, clip * limit, **changes)
+        critic[1].weight.data, critic[1].bias.data = weight.clip(-end * limit, end * limit)[None], torch.tensor([limit])
+        return returned(early, late)
+    return turn
 
 
-def _check_noise(generator, n, latent_dim):
-    """Refuse codes that have the wrong shape, come twice, or are not standard normal, and a generator that changes."""
-    require(generator.codes, "The generator is never called: with what are the real pictures compared?",
-            "Each batch needs generated pictures, and these need noise.")
-    shapes = {tuple(z.shape[1:]) for z in generator.codes}
-    require(shapes == {(latent_dim,)}, "The codes do not have the shape (number of pictures, latent_dim).",
-            "The function is handed the length of a code.")
-    codes = torch.cat(generator.codes)
-    require(len(codes.unique(dim=0)) >= n,
-            "Not every real picture meets a generated one from fresh noise: codes are used again.",
-            "Where is the noise drawn, inside the loop or outside, and how much of it?")
-    require(abs(codes.mean()) < 0.2 and abs(codes.std() - 1) < 0.2, "The codes are not standard normal.",
-            "The generator knows one kind of noise only, that of its own training.")
-    require(generator.picture.grad is None, "The critic's loss leaves a gradient in the generator.",
-            "For the critic the generated pictures are given. Who needs their graph?")
-    require(generator.picture.requires_grad, "After the turn the generator can no longer learn.",
-            "What has been switched off must be switched on again, or be left alone.")
+def _play(turn, critic, *rest):
+    """The critic's weights after a turn, and what it returns, as one tensor if it is a list."""
+    critic[1].weight.grad = torch.ones(1, 4)        # as a generator's plain backward() leaves it
+    given = turn(critic, *rest)
+    if isinstance(given, (list, tuple)) and given:
+        given = torch.stack([torch.as_tensor(value).detach() for value in given])
+    return critic[1].weight[0], given
 
 
-def _as_one(values):
-    """A list of numbers as one tensor; anything else as it is."""
-    if isinstance(values, (list, tuple)) and values:
-        return torch.stack([torch.as_tensor(value).detach() for value in values])
-    return values
+def _batches():
+    for seed, sizes, latent_dim, clip in ((37, (4, 4, 3), 50, 0.15), (10, (7, 2), 80, 0.1), (2, (5,), 100, 0.2)):
+        *batches, picture, weight = draws(seed, *[(n, 1, 2, 2) for n in sizes], (1, 1, 2, 2), (4,))
+        critic, generator = _linear_critic((clip * weight).clip(-clip, clip), bias=0.5), _OnePicture(picture)
+        yield critic, generator, torch.optim.SGD(critic.parameters(), lr=0.1), batches, latent_dim, clip
 
 
 @Check
-def check_critic_turn(answer):
-    """A clipped step of the critic on each batch, with fresh noise: the estimates before each step."""
-    rate = 0.1
-    for seed, sizes, latent_dim, clip in ((37, (4, 4, 3), 50, 0.15), (10, (7, 2), 80, 0.1), (2, (5,), 100, 0.2)):
-        *batches, picture, weight = draws(seed, *[(n, 1, 2, 2) for n in sizes], (1, 1, 2, 2), (4,))
-        weight = (clip * weight).clip(-clip, clip)
-        gaps = torch.stack([(x - picture).mean(0).flatten() for x in batches])
-        critic, generator = _linear_critic(weight, bias=0.5), _OnePicture(picture.clone())
-        critic[1].weight.grad = torch.ones(1, 4)        # as a generator's plain backward() leaves it
-        optimizer = torch.optim.SGD(critic.parameters(), lr=rate)
-        given = answer(critic, generator, optimizer, [x.clone() for x in batches], latent_dim, clip)
-        _check_noise(generator, sum(sizes), latent_dim)
-        right, estimates, late = _linear_turn(weight, gaps, [rate] * len(sizes), clip)
-        compare(critic[1].weight[0], right, _wrong_turns(weight, gaps, sizes, rate, clip))
-        require(abs(critic[1].bias.item() - clip) < 1e-6, "The weights are in the box, the bias is not.",
-                "Which parameters has the critic?")
-        compare(_as_one(given), estimates, [
-            (-estimates, "The loss is returned; the estimate has the other sign.",
-             "For a good critic the estimate is positive."),
-            (late, "The estimates are taken after the step, with the new weights.",
-             "At which moment is the score computed that you return?"),
-            (estimates.mean(), "One number is returned; one for each batch is asked for.",
-             "Keep them in a list on the way."),
-        ])
-    generator.codes.clear()
+def _check_device(answer):
+    critic, generator, *rest = next(_batches())
     with suppress(RuntimeError), torch.device("meta"):      # where torch now makes what nobody has placed
-        answer(critic, generator, optimizer, batches, latent_dim, clip)
+        answer(critic, generator, *rest)
     require(all(z.device == generator.picture.device for z in generator.codes),
             "The codes are not made on the device of the pictures.",
             "Where does torch make a tensor if nobody tells it?")
+
+
+@comparison(cases=_batches, call=lambda *arguments: _play(*arguments)[1], also=_check_device)
+def _estimates(*arguments):
+    """The estimates that a turn returns."""
+    return _turn()(*arguments)
+
+
+_estimates.misconceptions = [
+    (_turn(lambda early, late: -early),
+     "The loss is returned; the estimate has the other sign.", "For a good critic the estimate is positive."),
+    (_turn(lambda early, late: late), "The estimates are taken after the step, with the new weights.",
+     "At which moment is the score computed that you return?"),
+    (_turn(lambda early, late: early.mean()),
+     "One number is returned; one for each batch is asked for.", "Keep them in a list on the way."),
+]
+
+
+@comparison(cases=_batches, call=lambda *arguments: _play(*arguments)[0], also=_estimates, before=[
+    (lambda weights, used, kept: used[1].codes,
+     "The generator is never called: with what are the real pictures compared?",
+     "Each batch needs generated pictures, and these need noise."),
+    (lambda weights, used, kept: {z.shape[1:] for z in used[1].codes} == {(kept[4],)},
+     "The codes do not have the shape (number of pictures, latent_dim).",
+     "The function is handed the length of a code."),
+    (lambda weights, used, kept: len(torch.cat(used[1].codes).unique(dim=0)) >= sum(map(len, kept[3])),
+     "Not every real picture meets a generated one from fresh noise: codes are used again.",
+     "Where is the noise drawn, inside the loop or outside, and how much of it?"),
+    (lambda weights, used, kept: close(torch.stack(torch.std_mean(torch.cat(used[1].codes))), torch.eye(2)[0], 0.2),
+     "The codes are not standard normal.", "The generator knows one kind of noise only, that of its own training."),
+    (lambda weights, used, kept: used[1].picture.grad is None, "The critic's loss leaves a gradient in the generator.",
+     "For the critic the generated pictures are given. Who needs their graph?"),
+    (lambda weights, used, kept: used[1].picture.requires_grad, "After the turn the generator can no longer learn.",
+     "What has been switched off must be switched on again, or be left alone."),
+], after=[
+    (lambda weights, used, kept: abs(used[0][1].bias.item() - kept[5]) < 1e-6,
+     "The weights are in the box, the bias is not.", "Which parameters has the critic?")])
+def check_critic_turn(*arguments):
+    """A clipped step of the critic on each batch, with fresh noise: the estimates before each step."""
+    return _turn()(*arguments)
+
+
+check_critic_turn.misconceptions = [
+    (_turn(weigh=lambda x: -1), "The sign of the loss is reversed: the critic learns to score real pictures low.",
+     "The optimiser makes its loss smaller. What is to become larger?"),
+    (_turn(before=True), "The box is closed before the step, and the step opens it again.",
+     "Who uses the critic next, and what does it find?"),
+    (_turn(clip=math.inf),
+     "The weights are not clipped.", "Clipping that returns a new tensor leaves the old one as it is."),
+    (_turn(low=-math.inf), "The box has no floor: negative weights grow as they like.", "A box has two sides."),
+    (_turn(keep=1, old=-0.1), "The gradients of earlier batches are still there and are added to the new ones.",
+     "Where are the gradients set to zero, and how often?"),
+    (_turn(old=-0.1), "Gradients from before the call enter the first step.",
+     "A plain `backward` of the generator's step leaves some in the critic."),
+    (_turn(weigh=len), "The scores are summed over the batch: larger batches take larger steps.",
+     "The estimate is a difference of two means."),
+    (_turn(clip=math.inf, end=1), "The box is closed once at the end, where it must be closed after each step.",
+     "Look at how far the line is indented."),
+    (_turn(weigh=lambda x: 0), "The critic has not learned: its weights are the old ones.",
+     "Which call changes the weights?"),
+]
 
 
 def _critics():

@@ -133,6 +133,7 @@ ANSWERS = {
         "right": [best_by_logits, best_in_numpy, best_one_by_one],
         "wrong": [
             (lambda n_real, n_fake: best_by_logits(n_real, n_fake) + 0 / (n_real + n_fake), "zero by zero"),
+            (lambda n_real, n_fake: (n_real / (n_real + n_fake)).nan_to_num(), "differ in size"),
             (lambda n_real, n_fake: best_by_logits(n_real, n_fake).mean(), "shape"),
             (lambda n_real, n_fake: None, "returns NoneType"),
         ]},

@@ -1,7 +1,5 @@
 """Answers to the exercises on the WGAN: right ones in other forms, and wrong ones that no misconception gives."""
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -42,37 +40,23 @@ def turn_in_one_draw(critic, generator, optimizer, batches, latent_dim, clip):
     return np.array(estimates)
 
 
-def turn(*, sign=1, zero=True, when="after", low=-1, biases=True, mean=torch.mean, noise="fresh", detach=True,
-         placed=True, returned=lambda early, late: early):
+def turn(*, clipped=1, noise="fresh", detach=torch.detach, placed=True, returned=list):
+    """A turn of the critic with a mistake to choose; it clips the parameters with at least so many dimensions."""
     def critic_turn(critic, generator, optimizer, batches, latent_dim, clip):
-        place = {"device": batches[0].device if placed else None}
-        early, late, once = [], [], torch.randn(len(batches[0]), latent_dim, **place)
-
-        def close_the_box():
-            for p in critic.parameters():
-                if biases or p.dim() > 1:
-                    p.data.clamp_(low * clip, clip)
+        device, estimates = batches[0].device if placed else None, []
+        once = torch.randn(len(batches[0]), latent_dim, device=device)
         for x in batches:
-            x_fake = generator({
-                "fresh": torch.randn(len(x), latent_dim, **place), "once": once[:len(x)],
-                "short": torch.randn(len(x), 3), "even": torch.rand(len(x), latent_dim)}[noise])
-            x_fake = x_fake.detach() if detach else x_fake
-            if when == "before":
-                close_the_box()
-            estimate = mean(critic(x)) - mean(critic(x_fake))
-            if zero is True:
-                optimizer.zero_grad()
-            (-sign * estimate).backward()
+            x_fake = detach(generator({
+                "fresh": torch.randn(len(x), latent_dim, device=device), "once": once[:len(x)],
+                "short": torch.randn(len(x), 3), "even": torch.rand(len(x), latent_dim)}[noise]))
+            estimates.append(critic(x).mean() - critic(x_fake).mean())
+            optimizer.zero_grad()
+            (-estimates[-1]).backward()
             optimizer.step()
-            if zero == "behind":
-                optimizer.zero_grad()
-            if when == "after":
-                close_the_box()
-            early.append(estimate.detach())
-            late.append((mean(critic(x)) - mean(critic(x_fake))).detach())
-        if when == "end":
-            close_the_box()
-        return returned(torch.stack(early), torch.stack(late))
+            for p in critic.parameters():
+                if p.dim() >= clipped:
+                    p.data.clamp_(-clip, clip)
+        return returned(estimates)
     return critic_turn
 
 
@@ -83,10 +67,6 @@ def turn_that_leaves_the_generator_frozen(critic, generator, *arguments):
 
 def turn_without_fakes(critic, generator, optimizer, batches, latent_dim, clip):
     return torch.stack([critic(x).mean() for x in batches])
-
-
-def turn_that_does_nothing(critic, generator, optimizer, batches, latent_dim, clip):
-    return [(critic(x).mean() - critic(generator(torch.randn(len(x), latent_dim))).mean()).detach() for x in batches]
 
 
 def bound_by_power_iteration(critic):
@@ -144,29 +124,17 @@ ANSWERS = {
         "right": [shift_by_autograd, lambda v: (v.numpy() / np.linalg.norm(v.numpy())).tolist()],
         "wrong": [(torch.ones_like, "values are not")]},
     "critic_turn": {
-        "right": [turn_in_one_draw, turn(returned=lambda early, late: list(early))],
+        "right": [turn_in_one_draw, turn()],
         "wrong": [
-            (turn(sign=-1), "sign of the loss is reversed"),
-            (turn(when="before"), "closed before the step"),
-            (turn(when="never"), "not clipped"),
-            (turn(when="end"), "once at the end"),
-            (turn(low=-math.inf), "no floor"),
-            (turn(biases=False), "the bias is not"),
-            (turn(zero=False), "gradients of earlier batches"),
-            (turn(zero="behind"), "from before the call"),
+            (turn(clipped=2), "the bias is not"),
             (turn(placed=False), "not made on the device"),
             (turn_that_leaves_the_generator_frozen, "can no longer learn"),
-            (turn(mean=torch.sum), "summed over the batch"),
             (turn(noise="once"), "used again"),
             (turn(noise="even"), "not standard normal"),
             (turn(noise="short"), "not have the shape"),
-            (turn(detach=False), "gradient in the generator"),
-            (turn(returned=lambda early, late: -early), "loss is returned"),
-            (turn(returned=lambda early, late: late), "after the step"),
-            (turn(returned=lambda early, late: early.mean()), "One number"),
-            (turn(returned=lambda early, late: None), "returns NoneType"),
+            (turn(detach=lambda x_fake: x_fake), "gradient in the generator"),
+            (turn(returned=lambda estimates: None), "returns NoneType"),
             (turn_without_fakes, "never called"),
-            (turn_that_does_nothing, "has not learned"),
         ]},
     "lipschitz_bound": {
         "right": [bound_by_power_iteration],
