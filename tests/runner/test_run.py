@@ -369,6 +369,13 @@ def test_a_full_disk_is_a_failure_of_the_run_that_met_it(notebooks, tmp_path, mo
         assert status(out, "01_good") == "failed" and not (folder / name).exists()
 
 
+def test_a_labs_own_error_is_not_hidden_by_a_full_disk(notebooks, tmp_path, monkeypatch):
+    def save_outputs(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(run.Runner, "save_outputs", save_outputs)
+    assert run_job(Job("05_raises", {}, tmp_path / "out")).error == "RuntimeError: <b>one</b> (cell 4)"
+
+
 # ------------------------------------------------------------------------------------------------ kept
 
 def test_what_has_gone_well_is_not_repeated_but_by_force(notebooks, tmp_path, capsys):
