@@ -46,9 +46,9 @@ def turn(*, clipped=1, noise="fresh", detach=torch.detach, placed=True, returned
         device, estimates = batches[0].device if placed else None, []
         once = torch.randn(len(batches[0]), latent_dim, device=device)
         for x in batches:
-            x_fake = detach(generator({
-                "fresh": torch.randn(len(x), latent_dim, device=device), "once": once[:len(x)],
-                "short": torch.randn(len(x), 3), "even": torch.rand(len(x), latent_dim)}[noise]))
+            z = torch.randn(len(x), latent_dim, device=device)
+            x_fake = detach(generator({"fresh": z, "once": once[:len(x)], "short": z[:, :3], "moved": z + 0.5,
+                                       "wide": 2 * z}[noise]))
             estimates.append(critic(x).mean() - critic(x_fake).mean())
             optimizer.zero_grad()
             (-estimates[-1]).backward()
@@ -130,7 +130,8 @@ ANSWERS = {
             (turn(placed=False), "not made on the device"),
             (turn_that_leaves_the_generator_frozen, "can no longer learn"),
             (turn(noise="once"), "used again"),
-            (turn(noise="even"), "not standard normal"),
+            (turn(noise="moved"), "not standard normal"),
+            (turn(noise="wide"), "not standard normal"),
             (turn(noise="short"), "not have the shape"),
             (turn(detach=lambda x_fake: x_fake), "gradient in the generator"),
             (turn(returned=lambda estimates: None), "returns NoneType"),
