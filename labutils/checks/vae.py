@@ -142,6 +142,11 @@ def check_sample_codes(answer):
             "First choose the picture, then draw all its latents.")
     require(abs(right_side.double().mean() - 1 / 3) < 0.05, "The pictures are not chosen equally often.",
             "Every picture counts 1/N. A third of these has its code on the right.")
+    _check_widths(z, right_side)
+
+
+def _check_widths(z, right_side):
+    """Refuse codes whose spread on either side is not that of the pictures there."""
     widths = torch.stack([z[~right_side].std(0), z[right_side].std(0)])     # a row for each side
     logvars = torch.tensor([[-2.0, 0.0], [0.0, -2.0]]).double()
     require(not close(widths, logvars.exp(), 0.05), "A variance is taken for a deviation.",
