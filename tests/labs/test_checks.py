@@ -69,11 +69,11 @@ def test_a_lab_has_the_checks_that_its_notebook_calls(lab):
 
 
 @each_lab
-def test_every_check_of_a_lab_has_answers_to_try_it_with(lab):
+def test_every_check_of_a_lab_has_wrong_answers_to_try_it_with(lab):
     own = {name for of, name in CHECKS if of == lab}
-    assert own and set(ANSWERS[lab]) <= own
-    assert [name for name in own if not answers_of(lab, name, "right")] == [], "a right answer besides the solution"
-    assert [name for name in own if not answers_of(lab, name, "wrong") and not CHECKS[lab, name].misconceptions] == []
+    assert set(ANSWERS[lab]) <= own
+    wrong = {name: [*answers_of(lab, name, "wrong"), *CHECKS[lab, name].misconceptions] for name in own}
+    assert [name for name in own if len(wrong[name]) < 3] == [], "three wrong answers at least"
 
 
 @each_check
