@@ -1,8 +1,8 @@
 # make labs: set up, then run every lab in its reduced form, two at a time.    make test: set up, then test.
 PYTHON ?= python3
 BIN = .venv/bin
-# Four workers for two cores, since many tests wait. One thread each, or they would wait for one another.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+# Three workers for two cores, since many tests wait. One thread each, or they would wait for one another.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 labs: .venv/installed
 	$(BIN)/labs run --quick --jobs 2
@@ -10,9 +10,9 @@ labs: .venv/installed
 test: lint
 	$(PYTEST)
 
-# The linter, and the tests that execute no lab: under two minutes on two cores.
+# The linter, and the tests that execute no lab and start no cluster: under two minutes on two cores.
 check: lint
-	$(PYTEST) -m "not executes and not browser"
+	$(PYTEST) -m "not slow and not browser"
 
 lint: .venv/installed
 	$(BIN)/ruff check

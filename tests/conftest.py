@@ -21,10 +21,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 def pytest_collection_modifyitems(items):
-    """Give each worker of pytest-xdist whole files or groups; start with the runs of the labs, which take longest."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Start with the runs of the labs, which take longest."""
     items.sort(key=lambda item: item.path.stem != "test_runs")
 
 

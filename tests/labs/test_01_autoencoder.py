@@ -106,6 +106,7 @@ def test_the_error_of_the_test_set_weighs_a_shorter_last_batch():
     assert not model.training
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
     check_resume("01_autoencoder", "model=lab.ConvAutoencoder(4)", "lab.fit(training, model, train, 1e-3)", tmp_path)
 

@@ -190,6 +190,7 @@ def test_fit_trains_in_training_mode_evaluates_in_evaluation_mode_and_notes_both
     assert len(training.pictures) == 2 and (tmp_path / "samples_epoch_002.png").is_file()
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
     check_resume("02_vae", "vae=lab.VAE((784, 20, 4), True)",
                  "lab.fit(training, vae, train, test, torch.randn(4, 4))", tmp_path)

@@ -227,6 +227,7 @@ def test_fit_without_fixed_images_keeps_no_sheets(tmp_path):
     assert training.pictures == [] and not list(tmp_path.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
     call = "lab.fit(training, vae, train, test, epochs, sigma=None, beta=1, x_fixed=train.to_float(train.images[:4]))"
     check_resume("03_conv_vae", "vae=lab.build('conv', (1, 28, 28))", call, tmp_path)

@@ -182,6 +182,7 @@ def test_two_backward_calls_are_one_on_the_sum(part):
         torch.testing.assert_close(p, q - 0.1 * q.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_player_gets_better_at_its_own_aim(part):
     generator, discriminator, z, x = part
     d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
@@ -237,6 +238,7 @@ def test_the_mean_of_the_last_epoch_weighs_each_note_with_its_steps():
     assert lab.last_losses(history) == pytest.approx({"d_loss": 1.4, "g_loss": 3})
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
     networks = "generator=lab.Generator(8).to(memory_format=torch.channels_last), discriminator=lab.Discriminator()"
     check_resume("04_gan", networks, "lab.fit(training, generator, discriminator, train, epochs, torch.randn(4, 8), "
@@ -386,6 +388,7 @@ def test_the_norm_of_a_gradient():
     assert all(p.grad is None for p in generator.parameters())      # it leaves nothing behind
 
 
+@pytest.mark.slow
 def test_the_packed_game_finds_all_modes_and_the_plain_one_does_not():
     (plain, _), (packed, share) = (lab.count_modes(lab.play_ring(1000, pack)[1000]) for pack in (1, 2))
     assert plain <= 4 and packed == 8 and share > 0.2

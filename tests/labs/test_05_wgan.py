@@ -192,6 +192,7 @@ def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves
     assert training.pictures[1].shape == (140, 140) and (tmp_path / "samples_epoch_002.png").exists()
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
     check_resume("05_wgan", "critic=lab.Critic(), generator=lab.Generator(8)",
                  "lab.fit(training, critic, generator, train, torch.randn(4, 8))", tmp_path)

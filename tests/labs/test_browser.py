@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 from helpers import BIN, LABS, ONE_CORE, code_cells, notebook_path, prepare_copy
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 RUN_ALL = """async () => {
     const panel = window.jupyterapp.shell.currentWidget;

@@ -24,7 +24,7 @@ def submit(course, student, answers):
     nbformat.write(notebook, folder / f"{LAB}.ipynb")
 
 
-@pytest.mark.executes
+@pytest.mark.slow
 def test_generate_and_autograde(tmp_path):
     course = tmp_path / "course"
     (course / "source/labs").mkdir(parents=True)

@@ -17,7 +17,7 @@ from labutils.instructor.jobs import stored_seconds
 from labutils.instructor.record import find_metrics
 from labutils.instructor.release import release
 
-pytestmark = pytest.mark.executes
+pytestmark = pytest.mark.slow
 TIMES = {"seconds", "images_per_second"}
 LONGEST_FIRST = sorted(LABS, key=stored_seconds, reverse=True)
 

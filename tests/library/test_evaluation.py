@@ -141,6 +141,7 @@ def test_judging_does_not_depend_on_the_batch():
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.2)        # bfloat16, where the machine has it
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_for_another_data_set():
     train, test = get_loaders("digits")
     before = torch.random.get_rng_state()

@@ -213,6 +213,7 @@ def test_it_starts_where_every_package_is_broken(tmp_path):
                 assert part in done.stdout
 
 
+@pytest.mark.slow
 def test_a_damaged_data_set_is_a_fault_of_the_real_command(project, tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     from labutils.data.idx import FILES

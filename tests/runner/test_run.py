@@ -286,6 +286,7 @@ def test_a_folder_in_which_nothing_can_be_written_is_refused(notebooks, tmp_path
 
 # ---------------------------------------------------------------------------------------------- failed
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_each_failure_is_told_and_stops_nobody_else(notebooks, tmp_path, capsys, n_jobs):
     out = tmp_path / "out"
