@@ -65,7 +65,7 @@ def run_student(lab, released, folder, answers=()):
         solutions(student)[name].source = answers[name]
     nbformat.write(student, folder / "student.ipynb")
     return command("papermill", folder / "student.ipynb", folder / "out.ipynb", "--cwd", released / "student/notebooks",
-                   *tiny(lab, out_dir=folder / "out"))
+                   "-f", released / f"student/notebooks/quick/{lab}.yml", *tiny(lab, out_dir=folder / "out"))
 
 
 def test_plain_papermill_runs_the_lab_as_the_readme_says(lab, plain):
@@ -81,7 +81,9 @@ def test_the_students_version_with_the_solutions_gives_the_same_metrics(lab, pla
     assert {name for name in {*first, *second} if first.get(name, ...) != second.get(name, ...)} <= TIMES
 
 
-def test_the_students_version_runs_up_to_its_first_stub(lab, released, tmp_path):
+@pytest.mark.xdist_group("stub")
+def test_the_students_version_runs_up_to_its_first_stub(tmp_path):
+    lab, released = LONGEST_FIRST[-1], release(tmp_path / "out", LONGEST_FIRST[-1:])
     done = run_student(lab, released, tmp_path)
     stubs = solutions(nbformat.read(released / f"student/notebooks/{lab}.ipynb", as_version=4))
     expected = f"NotImplementedError: {next(iter(stubs))}: put your answer"
@@ -126,8 +128,8 @@ def test_nbval_notices_a_changed_output(tmp_path):
 @pytest.mark.xdist_group("pretrained")
 @pytest.mark.parametrize("name", LABS)
 def test_pretrained_weights_skip_the_training(name, tmp_path):
-    """On the real test set; the short trainings of the lab, which cannot be loaded, as short as can be."""
-    options = tiny(name, pretrained="true", dataset="mnist", limit="None")
+    """On real images; the short trainings of the lab, which cannot be loaded, as short as can be."""
+    options = tiny(name, pretrained="true", dataset="mnist")
     done = command("labs", "run", name, "--out", tmp_path, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / name / "results.json").read_text())["images_per_second"] is None
