@@ -6,6 +6,7 @@ import re
 
 import nbformat
 import pytest
+import torch
 import yaml
 from helpers import LABS, NOTEBOOK_DIR, code_cells, notebook_path, parameters_cell, tags
 
@@ -153,14 +154,24 @@ def test_marked_cells_are_executed_and_say_something(lab):
 # ------------------------------------------------------------------------------------ before it trains
 
 def run_up_to_the_data(lab, **settings):
-    """Execute a lab's cells up to the data, in this process: a kernel for each bad value would take minutes."""
+    """Execute a lab's cells up to the data, in this process, and return its variables: kernels would take minutes."""
     space = {}
     for cell in code_cells(notebook_path(lab)):
         exec(cell.source, space)
         if "parameters" in tags(cell):
             space |= {"dataset": "digits", "device": "cpu", **settings}
         if cell.id == "data":
-            return
+            return space
+
+
+@each_lab
+def test_the_seed_decides_the_order_of_the_data_and_all_random_numbers(lab, tmp_path):
+    draws = []
+    for seed in (0, 0, 1):
+        space = run_up_to_the_data(lab, out_dir=str(tmp_path), seed=seed)
+        x, _ = next(iter(next(value for value in space.values() if getattr(value, "shuffle", False))))
+        draws.append((torch.rand(3), x))
+    assert all(torch.equal(a, b) for a, b in zip(*draws[:2])) and not any(map(torch.equal, *draws[1:]))
 
 
 @each_lab

@@ -1,4 +1,4 @@
-"""Every lab from end to end: its reduced run, nbval, plain papermill, and the version for students."""
+"""Every lab from end to end: its reduced run, nbval, the version for students, and the shipped weights."""
 
 import json
 import re
@@ -12,9 +12,9 @@ import torch
 from helpers import LABS, code_cells, command, needs_mnist, notebook_path, prepare_copy, solutions, started, tags, tiny
 
 from labutils.checkpoints import read_checkpoint
-from labutils.instructor.bands import read_expected
+from labutils.instructor.bands import bands_of, check, read_expected
 from labutils.instructor.jobs import stored_seconds
-from labutils.instructor.record import find_metrics
+from labutils.instructor.record import Outcome, find_metrics
 from labutils.instructor.release import release
 
 pytestmark = pytest.mark.slow
@@ -28,10 +28,15 @@ def in_groups(label=""):
 
 
 @pytest.mark.parametrize("name", in_groups(", reduced"))
-def test_the_reduced_run_reports_all_metrics_and_they_lie_in_their_bands(name, tmp_path):
-    done = command("labs", "run", name, "--quick", "--check", "--device", "cpu", "--out", tmp_path, timeout=3600)
-    n_metrics = len(read_expected(name)["metrics"])
-    assert done.returncode == 0 and f"{n_metrics} metrics compared" in done.stdout, done.stdout + done.stderr
+def test_plain_papermill_runs_the_lab_as_the_readme_says_and_its_metrics_lie_in_their_bands(name, tmp_path):
+    done = command("papermill", f"notebooks/{name}.ipynb", tmp_path / "out.ipynb", "--cwd", "notebooks",
+                   "-f", f"notebooks/quick/{name}.yml", "-p", "device", "cpu", "-p", "out_dir", tmp_path / "out",
+                   timeout=3600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = find_metrics(nbformat.read(tmp_path / "out.ipynb", as_version=4))
+    outside, n_compared = check([Outcome(name, "ok", 0, metrics)], bands_of([name], "quick"))
+    assert not outside and n_compared == len(read_expected(name)["metrics"])
+    assert metrics["dataset"] == "digits"
 
 
 @pytest.fixture(scope="module", params=in_groups())
@@ -39,55 +44,11 @@ def lab(request):
     return request.param
 
 
-def results_of(notebook):
-    return find_metrics(nbformat.read(notebook, as_version=4))
-
-
 @pytest.fixture(scope="module")
-def plain(lab, tmp_path_factory):
-    """What plain papermill makes of a lab, as the README says, with seed 0: its folder."""
-    folder = tmp_path_factory.mktemp("plain")
-    done = command("papermill", f"notebooks/{lab}.ipynb", folder / "out.ipynb", "--cwd", "notebooks",
-                   "-f", f"notebooks/quick/{lab}.yml", *tiny(lab, out_dir=folder / "out"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
-
-
-@pytest.fixture(scope="module")
-def released(lab, tmp_path_factory):
-    return release(tmp_path_factory.mktemp("course") / "out", [lab])
-
-
-def run_student(lab, released, folder, answers=()):
-    """Execute the student's version of a lab, with answers {grade_id: source} in place of stubs."""
-    student = nbformat.read(released / f"student/notebooks/{lab}.ipynb", as_version=4)
-    for name in answers:
-        solutions(student)[name].source = answers[name]
-    nbformat.write(student, folder / "student.ipynb")
-    return command("papermill", folder / "student.ipynb", folder / "out.ipynb", "--cwd", released / "student/notebooks",
-                   "-f", released / f"student/notebooks/quick/{lab}.yml", *tiny(lab, out_dir=folder / "out"))
-
-
-def test_plain_papermill_runs_the_lab_as_the_readme_says(lab, plain):
-    results = results_of(plain / "out.ipynb")
-    assert results["dataset"] == "digits" and set(results) >= set(read_expected(lab)["metrics"])
-
-
-def test_the_students_version_with_the_solutions_gives_the_same_metrics(lab, plain, released, tmp_path):
-    whole = nbformat.read(released / f"solutions/notebooks/{lab}.ipynb", as_version=4)
-    done = run_student(lab, released, tmp_path, {name: cell.source for name, cell in solutions(whole).items()})
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (results_of(folder / "out.ipynb") for folder in (plain, tmp_path))
-    assert {name for name in {*first, *second} if first.get(name, ...) != second.get(name, ...)} <= TIMES
-
-
-@pytest.mark.xdist_group("stub")
-def test_the_students_version_runs_up_to_its_first_stub(tmp_path):
-    lab, released = LONGEST_FIRST[-1], release(tmp_path / "out", LONGEST_FIRST[-1:])
-    done = run_student(lab, released, tmp_path)
-    stubs = solutions(nbformat.read(released / f"student/notebooks/{lab}.ipynb", as_version=4))
-    expected = f"NotImplementedError: {next(iter(stubs))}: put your answer"
-    assert done.returncode == 1 and expected in done.stderr, done.stderr[-2000:]
+def validated(lab, tmp_path_factory):
+    """What nbval makes of a lab, and the folder with the pictures and weights of this run."""
+    folder = tmp_path_factory.mktemp("nbval")
+    return nbval(prepare_copy(lab, folder)), folder
 
 
 def nbval(copy):
@@ -96,18 +57,45 @@ def nbval(copy):
                    "-p", "no:cacheprovider", "-c", "/dev/null", copy)
 
 
-def test_nbval_compares_the_marked_cells_and_another_seed_gives_other_weights(lab, plain, tmp_path):
-    done = nbval(prepare_copy(lab, tmp_path, seed=1))
+def test_nbval_executes_the_lab_and_compares_the_marked_cells(lab, validated):
+    done, folder = validated
     assert done.returncode == 0, done.stdout[-3000:]
     passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
     run = [cell for cell in code_cells(notebook_path(lab)) if "nbval-skip" not in tags(cell)]
     assert passed == len(run) + 1                       # and the cell of injected parameters
-    assert list((tmp_path / "out").glob("*.png"))
-    weights = [path.name for path in (tmp_path / "out").glob("*.safetensors")]
-    for name in weights:
-        pairs = zip(*(read_checkpoint(folder / "out" / name)[1].values() for folder in (plain, tmp_path)))
-        assert not all(torch.equal(a, b) for a, b in pairs), name
-    assert weights
+
+
+def run_student(lab, folder, solved):
+    """Execute the student's version of a lab, with the solutions pasted back or without."""
+    released = release(folder / "course", [lab])
+    student, whole = (nbformat.read(released / version / f"notebooks/{lab}.ipynb", as_version=4)
+                      for version in ("student", "solutions"))
+    for name, cell in solutions(student).items() if solved else ():
+        cell.source = solutions(whole)[name].source
+    nbformat.write(student, folder / "student.ipynb")
+    return command("papermill", folder / "student.ipynb", folder / "out.ipynb", "--cwd", released / "student/notebooks",
+                   "-f", released / f"student/notebooks/quick/{lab}.yml", *tiny(lab, out_dir=folder / "out"))
+
+
+def test_the_same_seed_gives_the_same_pictures_and_weights_in_the_solved_students_version(lab, validated, tmp_path):
+    done = run_student(lab, tmp_path, solved=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert set(read_expected(lab)["metrics"]) <= set(find_metrics(nbformat.read(tmp_path / "out.ipynb", as_version=4)))
+    first, second = ({path.name: path for path in (folder / "out").iterdir()} for folder in (validated[1], tmp_path))
+    assert first.keys() == second.keys() and {".png", ".safetensors"} <= {path.suffix for path in first.values()}
+    for name, path in first.items():
+        if path.suffix == ".png":
+            assert path.read_bytes() == second[name].read_bytes(), name
+        else:
+            pairs = zip(*(read_checkpoint(file)[1].values() for file in (path, second[name])), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs), name
+
+
+@pytest.mark.xdist_group("stub")
+def test_the_students_version_runs_up_to_its_first_stub(tmp_path):
+    done = run_student(LONGEST_FIRST[-1], tmp_path, solved=False)
+    stub = next(iter(solutions(nbformat.read(tmp_path / "student.ipynb", as_version=4))))
+    assert done.returncode == 1 and f"NotImplementedError: {stub}: put your answer" in done.stderr, done.stderr[-2000:]
 
 
 @pytest.mark.xdist_group("nbval")
