@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 # Three workers for two cores, since many tests wait. One thread each, or they would wait for one another.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --maxschedchunk 1
 
 labs: .venv/installed
 	$(BIN)/labs run --quick --jobs 2

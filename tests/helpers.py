@@ -108,6 +108,7 @@ def tiny(lab, **more):
 
 def prepare_copy(lab, folder, **more):
     """Copy a lab with tiny parameters and its stored outputs, as papermill makes it; return the copy's path."""
+    folder.mkdir(exist_ok=True)
     copy = folder / f"{lab}.ipynb"
     done = command("papermill", notebook_path(lab), copy, "--prepare-only", "-f", NOTEBOOK_DIR / f"quick/{lab}.yml",
                    *tiny(lab, **{"out_dir": folder / "out", **more}))

@@ -11,9 +11,9 @@ import time
 import urllib.request
 
 import pytest
-from helpers import BIN, LABS, ONE_CORE, code_cells, notebook_path, prepare_copy
+from helpers import BIN, LABS, ONE_CORE, prepare_copy
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 RUN_ALL = """async () => {
     const panel = window.jupyterapp.shell.currentWidget;
@@ -83,12 +83,8 @@ def opened(request, browser, server):
     page.close()
 
 
-def each_opened(labs):
-    return pytest.mark.parametrize("opened", labs, indirect=True)
-
-
-@each_opened(LABS)
-def test_run_all_ends_without_an_error_cell(opened):
+@pytest.mark.parametrize("opened", LABS, indirect=True)
+def test_run_all_ends_without_an_error_cell_and_a_slider_moves_the_picture(opened):
     page, cells = opened
     outputs = [(cell["id"], output) for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
     assert not [(i, output) for i, output in outputs if output["output_type"] == "error"]
@@ -96,16 +92,13 @@ def test_run_all_ends_without_an_error_cell(opened):
     assert any("image/png" in output.get("data", {}) for _, output in outputs)
     live = "Curves of the training so far"      # drawn while the network trains, and then removed
     assert live in page.evaluate("window.shown") and live not in str(cells)
+    sliders = [i for i, cell in enumerate(cells) if re.search(r"^interact\(", "".join(cell["source"]), flags=re.M)]
+    if sliders:
+        move_slider(page, sliders[0])
 
 
-def has_slider(source):
-    return bool(re.search(r"^interact\(", source, flags=re.M))
-
-
-@each_opened([lab for lab in LABS if any(has_slider(cell.source) for cell in code_cells(notebook_path(lab)))])
-def test_a_slider_moves_the_picture(opened):
-    page, cells = opened
-    index = next(i for i, cell in enumerate(cells) if has_slider("".join(cell["source"])))
+def move_slider(page, index):
+    """Show the cell with this index, and move its slider until its picture is another one."""
     page.evaluate(SHOW_CELL, index)
     before = page.locator(SLIDER_PICTURE).first.get_attribute("src")     # the picture itself, as a data address
     handle = page.locator(".noUi-handle").first

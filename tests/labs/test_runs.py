@@ -20,49 +20,25 @@ from labutils.instructor.release import release
 pytestmark = pytest.mark.slow
 TIMES = {"seconds", "images_per_second"}
 LONGEST_FIRST = sorted(LABS, key=stored_seconds, reverse=True)
+each_lab = pytest.mark.parametrize("lab", LONGEST_FIRST)
 
 
-def in_groups(label=""):
-    """Return the labs, each with its tests in a group: one worker runs them all, and the others have other labs."""
-    return [pytest.param(lab, marks=pytest.mark.xdist_group(lab + label)) for lab in LONGEST_FIRST]
-
-
-@pytest.mark.parametrize("name", in_groups(", reduced"))
-def test_plain_papermill_runs_the_lab_as_the_readme_says_and_its_metrics_lie_in_their_bands(name, tmp_path):
-    done = command("papermill", f"notebooks/{name}.ipynb", tmp_path / "out.ipynb", "--cwd", "notebooks",
-                   "-f", f"notebooks/quick/{name}.yml", "-p", "device", "cpu", "-p", "out_dir", tmp_path / "out",
+@each_lab
+def test_plain_papermill_runs_the_lab_as_the_readme_says_and_its_metrics_lie_in_their_bands(lab, tmp_path):
+    done = command("papermill", f"notebooks/{lab}.ipynb", tmp_path / "out.ipynb", "--cwd", "notebooks",
+                   "-f", f"notebooks/quick/{lab}.yml", "-p", "device", "cpu", "-p", "out_dir", tmp_path / "out",
                    timeout=3600)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = find_metrics(nbformat.read(tmp_path / "out.ipynb", as_version=4))
-    outside, n_compared = check([Outcome(name, "ok", 0, metrics)], bands_of([name], "quick"))
-    assert not outside and n_compared == len(read_expected(name)["metrics"])
+    outside, n_compared = check([Outcome(lab, "ok", 0, metrics)], bands_of([lab], "quick"))
+    assert not outside and n_compared == len(read_expected(lab)["metrics"])
     assert metrics["dataset"] == "digits"
-
-
-@pytest.fixture(scope="module", params=in_groups())
-def lab(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def validated(lab, tmp_path_factory):
-    """What nbval makes of a lab, and the folder with the pictures and weights of this run."""
-    folder = tmp_path_factory.mktemp("nbval")
-    return nbval(prepare_copy(lab, folder)), folder
 
 
 def nbval(copy):
     """Run nbval on a copy of a lab; return the finished process."""
     return command("python", "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=300", "--rootdir", copy.parent,
                    "-p", "no:cacheprovider", "-c", "/dev/null", copy)
-
-
-def test_nbval_executes_the_lab_and_compares_the_marked_cells(lab, validated):
-    done, folder = validated
-    assert done.returncode == 0, done.stdout[-3000:]
-    passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
-    run = [cell for cell in code_cells(notebook_path(lab)) if "nbval-skip" not in tags(cell)]
-    assert passed == len(run) + 1                       # and the cell of injected parameters
 
 
 def run_student(lab, folder, solved):
@@ -77,11 +53,20 @@ def run_student(lab, folder, solved):
                    "-f", released / f"student/notebooks/quick/{lab}.yml", *tiny(lab, out_dir=folder / "out"))
 
 
-def test_the_same_seed_gives_the_same_pictures_and_weights_in_the_solved_students_version(lab, validated, tmp_path):
+@each_lab
+def test_nbval_compares_the_marked_cells_and_the_solved_students_version_gives_the_same(lab, tmp_path):
+    """The same seed twice: in the notebook by nbval, and in the version for students with the solutions pasted back."""
+    done = nbval(prepare_copy(lab, tmp_path / "nbval"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
+    run = [cell for cell in code_cells(notebook_path(lab)) if "nbval-skip" not in tags(cell)]
+    assert passed == len(run) + 1                       # and the cell of injected parameters
+
     done = run_student(lab, tmp_path, solved=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(read_expected(lab)["metrics"]) <= set(find_metrics(nbformat.read(tmp_path / "out.ipynb", as_version=4)))
-    first, second = ({path.name: path for path in (folder / "out").iterdir()} for folder in (validated[1], tmp_path))
+    first, second = ({path.name: path for path in folder.iterdir()}
+                     for folder in (tmp_path / "nbval/out", tmp_path / "out"))
     assert first.keys() == second.keys() and {".png", ".safetensors"} <= {path.suffix for path in first.values()}
     for name, path in first.items():
         if path.suffix == ".png":
@@ -91,14 +76,12 @@ def test_the_same_seed_gives_the_same_pictures_and_weights_in_the_solved_student
             assert all(torch.equal(a, b) for a, b in pairs), name
 
 
-@pytest.mark.xdist_group("stub")
 def test_the_students_version_runs_up_to_its_first_stub(tmp_path):
     done = run_student(LONGEST_FIRST[-1], tmp_path, solved=False)
     stub = next(iter(solutions(nbformat.read(tmp_path / "student.ipynb", as_version=4))))
     assert done.returncode == 1 and f"NotImplementedError: {stub}: put your answer" in done.stderr, done.stderr[-2000:]
 
 
-@pytest.mark.xdist_group("nbval")
 def test_nbval_notices_a_changed_output(tmp_path):
     """Cell by cell: a copy of the shortest lab whose marked outputs say something else."""
     copy = prepare_copy(LONGEST_FIRST[-1], tmp_path)
@@ -113,17 +96,15 @@ def test_nbval_notices_a_changed_output(tmp_path):
 
 
 @needs_mnist
-@pytest.mark.xdist_group("pretrained")
-@pytest.mark.parametrize("name", LABS)
-def test_pretrained_weights_skip_the_training(name, tmp_path):
+@each_lab
+def test_pretrained_weights_skip_the_training(lab, tmp_path):
     """On real images; the short trainings of the lab, which cannot be loaded, as short as can be."""
-    options = tiny(name, pretrained="true", dataset="mnist")
-    done = command("labs", "run", name, "--out", tmp_path, *options)
+    options = tiny(lab, pretrained="true", dataset="mnist")
+    done = command("labs", "run", lab, "--out", tmp_path, *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((tmp_path / name / "results.json").read_text())["images_per_second"] is None
+    assert json.loads((tmp_path / lab / "results.json").read_text())["images_per_second"] is None
 
 
-@pytest.mark.xdist_group("killed")
 def test_a_lab_that_is_killed_and_resumed_ends_with_the_same_metrics(tmp_path):
     name = LONGEST_FIRST[-1]
     run = ("labs", "run", name, *tiny(name, epochs=12), "--out")

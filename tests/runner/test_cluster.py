@@ -20,7 +20,7 @@ from labutils.paths import PROJECT_ROOT
 
 distributed = pytest.importorskip("distributed")
 cluster = pytest.importorskip("labutils.instructor.cluster")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.slow
 WITH_SIGNALS = PARAMETERS + '\nsignals: str = ""  # folder for marks'
 MARK = ("import os, signal, time\nfrom pathlib import Path\nmark = Path(signals, 'begun')\nfirst = not mark.exists()\n"
         "with mark.open('a') as file:\n    file.write(f'{os.getppid()} {os.getpid()}\\n')\n")
