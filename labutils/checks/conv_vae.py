@@ -97,9 +97,9 @@ def _coins(logits, x):
 
 @Check
 def _check_large(answer):
-    """Refuse answers that break at large logits: in their value, or in its gradient."""
-    logits = torch.tensor([-2000.0, -150.0, -30.0, 25.0, 120.0, 1500.0])[:, None, None, None].repeat(1, 1, 1, 3)
-    logits, x = logits.requires_grad_(), torch.tensor([0.0, 0.5, 1.0]).expand(6, 1, 1, 3)
+    """Refuse answers that break at large logits or at 0: in their value, or in its gradient."""
+    logits = torch.tensor([0.0, -2000.0, -150.0, -30.0, 25.0, 120.0, 1500.0])[:, None, None, None].repeat(1, 1, 1, 3)
+    logits, x = logits.requires_grad_(), torch.tensor([0.0, 0.5, 1.0]).expand(7, 1, 1, 3)
     given, right = answer(logits, x), _coins(logits, x).sum(1)
     if isinstance(given, (list, tuple)):
         given = torch.stack(list(given))
@@ -114,8 +114,12 @@ def _check_large(answer):
     [gradient] = torch.autograd.grad(given.sum(), logits)
     require(gradient.isfinite().all(), "The values are right, their gradient is nan.",
             "torch.where also goes backwards through the branch that it did not take.")
-    compare(gradient, torch.autograd.grad(right.sum(), logits)[0], [
+    [right_gradient] = torch.autograd.grad(right.sum(), logits)
+    compare(gradient, right_gradient, [
         (torch.zeros_like(logits), "The gradient is zero everywhere.", "Does the result depend on the logits?"),
+        (torch.cat([-x[:1], right_gradient[1:]]), "The gradient is wrong at a logit of 0, and only there.",
+         "Two functions with a kink at 0 add up to a smooth one. Autograd does not see that: is there one function of "
+         "torch for their sum?"),
     ])
 
 

@@ -87,6 +87,7 @@ ANSWERS = {
             (lambda logits, x: of_probability(logits, x, lambda p: p.clamp(1e-7, 1)), "cut off"),
             (lambda *a: F.binary_cross_entropy(a[0].sigmoid(), a[1], reduction="none").flatten(1).sum(1), "cut off"),
             (with_a_bad_branch, "gradient is nan"),
+            (stable_by_hand, "gradient is wrong at a logit of 0"),
             (lambda logits, x: stable_by_hand(logits.detach(), x), "carries no graph"),
             (lambda logits, x: stable_by_hand(logits.detach(), x).numpy(), "no tensor"),
         ]},
