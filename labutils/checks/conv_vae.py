@@ -56,8 +56,13 @@ def _nll(x_hat, logvar, x):
     return -Normal(x_hat, (logvar / 2).exp()).log_prob(x)
 
 
-@comparison(tolerance=1e-3, cases=lambda: [
-    draws(seed, *[shape] * 3) for seed, shape in ((0, (3, 1, 4, 5)), (1, (5, 3, 8, 8)), (2, (1, 1, 1, 1)))])
+def _pixels():
+    for seed, shape in ((0, (3, 1, 4, 5)), (1, (5, 3, 8, 8)), (2, (1, 1, 1, 1))):
+        x_hat, logvar, x = draws(seed, *[shape] * 3)
+        yield x_hat.requires_grad_(), logvar.requires_grad_(), x
+
+
+@comparison(cases=_pixels, tolerance=1e-3, after=[has_graph])
 def check_pixel_nll(x_hat, logvar, x):
     """-log N(x; x_hat, exp(logvar)) with a variance for each pixel: three times (B, C, H, W) -> a scalar."""
     return per_image(_nll(x_hat, logvar, x))

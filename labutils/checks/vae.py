@@ -92,7 +92,17 @@ def _losses():
         yield logits.requires_grad_(), noise.sigmoid(), mu.requires_grad_(), logvar.requires_grad_(), beta
 
 
-@comparison(cases=_losses, tolerance=1e-3, after=[has_graph])
+def _both_terms_train(given, used, _):
+    """Tell whether the loss has a gradient for logits, means and log variances."""
+    logits, _, mu, logvar, _ = used
+    gradients = torch.autograd.grad(given, (logits, mu, logvar), allow_unused=True)
+    return all(gradient is not None and gradient.any() for gradient in gradients)
+
+
+@comparison(cases=_losses, tolerance=1e-3, after=[
+    has_graph,
+    (_both_terms_train, "The value is right, but only one of the two terms would be trained.",
+     "Whose gradient is missing: that of the decoder, or that of the encoder's two outputs?")])
 def check_beta_loss(*arguments):
     """Bernoulli NLL summed over pixels plus beta times the KL summed over latents, mean over the batch: a scalar."""
     return _of_terms(lambda nll, kl, beta: per_image(nll) + beta * per_image(kl))(*arguments)

@@ -77,7 +77,10 @@ ANSWERS = {
         "wrong": [(walk_in_place, "has been changed")]},
     "beta_loss": {
         "right": [loss_by_library],
-        "wrong": [(lambda *a: loss_by_library(*a).item(), "carries no graph")]},
+        "wrong": [(lambda *a: loss_by_library(*a).item(), "carries no graph"),
+                  (lambda logits, x, mu, logvar, beta: loss_by_library(logits, x, mu.detach(), logvar.detach(), beta),
+                   "only one of the two"),
+                  (lambda logits, *rest: loss_by_library(logits.detach(), *rest), "only one of the two")]},
     "sample_codes": {
         "right": [codes_one_by_one],
         "wrong": [

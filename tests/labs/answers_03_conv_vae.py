@@ -72,7 +72,8 @@ ANSWERS = {
         "wrong": [(lambda layers: (field_from_behind(layers),) * 2, "shape")]},
     "pixel_nll": {
         "right": [pixel_nll_by_library, pixel_nll_by_other_library],
-        "wrong": [(lambda *a: pixel_nll_by_library(*a)[None], "shape")]},
+        "wrong": [(lambda *a: pixel_nll_by_library(*a)[None], "shape"),
+                  (lambda *a: pixel_nll_by_library(*a).detach(), "carries no graph")]},
     "stable_nll": {
         "right": [
             lambda logits, x: bernoulli(logits, x).flatten(1).sum(1),
