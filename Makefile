@@ -2,15 +2,15 @@
 PYTHON ?= python3
 BIN = .venv/bin
 # Three workers for two cores, since many tests wait. One thread each, or they would wait for one another.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --maxschedchunk 1
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
 
 labs: .venv/installed
 	$(BIN)/labs run --quick --jobs 2
 
 test: lint
-	$(PYTEST)
+	$(PYTEST) --maxschedchunk 1
 
-# The linter, and the tests that execute no lab and start no cluster: under two minutes on two cores.
+# The linter, and the tests that are not slow: under two minutes on two cores.
 check: lint
 	$(PYTEST) -m "not slow and not browser"
 

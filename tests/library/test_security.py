@@ -73,6 +73,7 @@ def ask(address):
         return error.code
 
 
+@pytest.mark.slow
 def test_jupyterlab_listens_on_loopback_only(server):
     process, address, _ = server
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
@@ -84,6 +85,7 @@ def test_jupyterlab_listens_on_loopback_only(server):
 
 @pytest.mark.parametrize("path", ["api/contents", "api/kernels", "api/terminals", "files/README.md",
                                   "lab/tree/notebooks"])
+@pytest.mark.slow
 def test_jupyterlab_answers_nobody_without_the_token(server, path):
     _, address, token = server
     assert len(token) >= 32
@@ -92,6 +94,7 @@ def test_jupyterlab_answers_nobody_without_the_token(server, path):
     assert ask(f"{address}{path}?token={token}") not in (403, "login")
 
 
+@pytest.mark.slow
 def test_jupyterlab_opens_on_the_labs_with_their_diagrams_in_reach(server):
     _, address, token = server
     listing = json.loads(ask(f"{address}api/contents/notebooks?token={token}"))

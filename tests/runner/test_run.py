@@ -99,6 +99,7 @@ def all_gone(processes):
 
 # ------------------------------------------------------------------------------------------ interrupted
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, n_jobs", [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1),
                                             (signal.SIGTERM, 2), (signal.SIGHUP, 1)])
 def test_a_signal_ends_kernels_and_keeps_what_was_done(begun, started, tmp_path, number, n_jobs):
@@ -120,6 +121,7 @@ def test_a_signal_ends_kernels_and_keeps_what_was_done(begun, started, tmp_path,
     assert printed.count("interrupted") == 3 and "not started" in printed
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_kernel_answers_ends_it_too(begun, started, tmp_path, monkeypatch):
     kernel_that(f"echo $$ > {tmp_path / 'notebooks/pipe'}; exec sleep 600", tmp_path, monkeypatch)
     process = started("run", "01_good", "--out", tmp_path / "out")
@@ -139,6 +141,7 @@ def test_a_run_that_is_stopped_before_its_kernel_is_there_ends_with_it(notebooks
     assert not watch.kernel.is_running()
 
 
+@pytest.mark.slow
 def test_a_runner_that_is_killed_leaves_interrupted_and_no_kernel(begun, started, notebooks, tmp_path):
     out = tmp_path / "out"
     process = started("run", "04_good", "02_waits", "--out", out)
@@ -153,6 +156,7 @@ def test_a_runner_that_is_killed_leaves_interrupted_and_no_kernel(begun, started
     assert (out / "04_good/times.txt").read_text() == "." and status(out, "02_waits") == "ok" and hidden(out) == []
 
 
+@pytest.mark.slow
 def test_a_runner_that_is_killed_leaves_the_notebook_and_the_list_of_files(begun, started, notebooks, tmp_path):
     write_lab(notebooks, "02_waits", ["open(out_dir + '/a.png', 'w')\nprint('before')", BEGUN, RESULT])
     folder = tmp_path / "out/02_waits"
@@ -213,6 +217,7 @@ def test_a_signal_while_a_sweep_starts_up_is_an_interruption_too(notebooks, tmp_
     assert capsys.readouterr().err == "interrupted; what was done is kept\n" and hidden(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["stdout", "stderr"])
 def test_a_closed_terminal_is_an_interruption_whatever_is_written_to_it(begun, started, tmp_path, lost):
     screen, terminal = pty.openpty()
@@ -262,6 +267,7 @@ def test_a_labs_own_error_is_not_hidden_by_a_signal_that_comes_later(notebooks, 
 
 # ------------------------------------------------------------------------------------------ two at once
 
+@pytest.mark.slow
 def test_two_runs_never_share_a_folder_and_a_killed_one_leaves_it_free(begun, started, notebooks, tmp_path, capsys):
     out = tmp_path / "out"
     first = started("run", "02_waits", "--out", out)
