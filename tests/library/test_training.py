@@ -13,10 +13,12 @@ from labutils.checkpoints import read_checkpoint, save_checkpoint
 from labutils.training import AverageMeter, init_weights, progress, require_positive, set_up
 
 
-def test_set_up_seeds_makes_the_folder_and_names_the_device(tmp_path, capsys):
+def test_set_up_seeds_keeps_memory_makes_the_folder_and_names_the_device(tmp_path, capsys, monkeypatch):
+    calls = []
+    monkeypatch.setattr("labutils.training.keep_memory", lambda: calls.append("keep_memory"))
     device, out_dir = set_up(3, "cpu", tmp_path / "new", epochs=1)
     first = torch.rand(2)
-    assert device == torch.device("cpu") and out_dir == tmp_path / "new" and out_dir.is_dir()
+    assert device == torch.device("cpu") and out_dir == tmp_path / "new" and out_dir.is_dir() and calls == ["keep_memory"]
     assert capsys.readouterr().out == "running on cpu\n"
     seed_everything(3)
     assert torch.equal(torch.rand(2), first)
@@ -77,13 +79,13 @@ def test_meter_keeps_small_values_after_many_steps():
 
 # ------------------------------------------------------------------------- the books of a training
 
-def train(folder, n_epochs, resume=False, settings=None, hidden=4):
+def train(folder, n_epochs, resume=False, settings=None, hidden=4, **options):
     """Train a tiny network; return its weights and the `Training`."""
     seed_everything(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.Linear(hidden, 1))
     optimizer = torch.optim.Adam(network.parameters())
     loader, _ = get_loaders("digits", 24, limit=64)
-    training = Training("a", folder, settings or {"seed": 0}, resume=resume, network=network)
+    training = Training("a", folder, settings or {"seed": 0}, resume=resume, **options, network=network)
     for epoch in training.epochs(n_epochs, loader, optimizer=optimizer):
         for x, _ in training.batches():
             optimizer.zero_grad()
@@ -146,6 +148,23 @@ def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys
 
     save_checkpoint(path, config={"epochs": 2}, network=network)
     assert loaded.load("beta") and loaded.history == {}, "weights that were shipped without a history"
+
+
+def test_curves_and_event_files_get_each_note_and_are_closed_at_the_end(tmp_path, monkeypatch):
+    calls = []
+
+    class Curves:
+        def __init__(self, *arguments, **options):
+            calls.append((arguments, options))
+
+        def update(self, history):
+            calls.append(len(history["loss"]))
+
+        def close(self):
+            calls.append("closed")
+    monkeypatch.setattr("labutils.training.LiveCurves", Curves)
+    train(tmp_path, 2, curves=["loss"], tensorboard_dir="events")
+    assert calls == [((["loss"],), {"run": "a", "tensorboard_dir": "events"}), 1, 2, "closed"]
 
 
 def test_pictures_are_kept_and_saved(tmp_path):
