@@ -18,7 +18,8 @@ def test_set_up_seeds_keeps_memory_makes_the_folder_and_names_the_device(tmp_pat
     monkeypatch.setattr("labutils.training.keep_memory", lambda: calls.append("keep_memory"))
     device, out_dir = set_up(3, "cpu", tmp_path / "new", epochs=1)
     first = torch.rand(2)
-    assert device == torch.device("cpu") and out_dir == tmp_path / "new" and out_dir.is_dir() and calls == ["keep_memory"]
+    assert device == torch.device("cpu") and out_dir == tmp_path / "new" and out_dir.is_dir()
+    assert calls == ["keep_memory"]
     assert capsys.readouterr().out == "running on cpu\n"
     seed_everything(3)
     assert torch.equal(torch.rand(2), first)
