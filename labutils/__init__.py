@@ -7,7 +7,6 @@ NAMES = {
     "data": ("DatasetError", "get_loaders"),
     "device": ("get_device", "seed_everything"),
     "images": ("collage", "save_image", "show", "to_uint8"),
-    "paths": ("make_dir",),
     "plots": ("plot_curves", "show_figure"),
     "results": ("show_results",),
     "speed": ("ConvTranspose2d", "GraphedStep", "autocast", "keep_memory"),

@@ -14,7 +14,7 @@ from .report import revision
 MIN_SEEDS = 5
 HEAD = """\
 # The metrics of {lab}: the values that each can have at all (null: no limit), and bands, the values that a run of a
-# profile may have. 'labs run --check' compares with them, 'labs bands' makes them; TEACHING.md says how.
+# profile may have. 'labs run --check' compares with them, 'labs bands' makes them; CONTRIBUTING.md says how.
 """
 
 
