@@ -301,7 +301,7 @@ def test_each_failure_is_told_and_stops_nobody_else(notebooks, tmp_path, capsys,
                "06_dies": "DeadKernelError: Kernel died", "07_hangs": "CellTimeoutError: ",
                "03_waits": "03_waits.ipynb is not a notebook; restore it with git checkout"}
     names = ["05_raises", "06_dies", "01_good", "03_waits", "10_silent", "07_hangs", "04_good"]
-    assert cli.main(["run", *names, "--out", str(out), "--jobs", str(n_jobs), "--timeout", "6"]) == 1
+    assert cli.main(["run", *names, "--out", str(out), "--jobs", str(n_jobs), "--timeout", "20"]) == 1
     for name, reason in reasons.items():
         about = read_json(out / name / "run.json")
         assert about["status"] == "failed" and reason in about["error"] and "\n" not in about["error"]
