@@ -70,6 +70,21 @@ def collage(images, n_cols, *, image_range=(0, 1), scale=1):
     return sheet[..., 0] if channels == 1 else sheet
 
 
+def label_rows(sheet, labels, size=0.45):
+    """Return a sheet, uint8 (H, W) or (H, W, 3), with a label to the left of each of its len(labels) equal rows.
+
+    labels  texts of plain letters: OpenCV's fonts have no others
+    size    of the letters; 0.45 is about 10 pixels high
+    """
+    font, height = (cv2.FONT_HERSHEY_SIMPLEX, size, 1), len(sheet) / len(labels)
+    sizes = [cv2.getTextSize(label, *font)[0] for label in labels]
+    margin = np.zeros((len(sheet), max(width for width, _ in sizes) + 14, *sheet.shape[2:]), np.uint8)
+    for row, (label, (_, letters)) in enumerate(zip(labels, sizes)):
+        corner = 6, round((row + 0.5) * height + letters / 2)
+        cv2.putText(margin, label, corner, *font[:2], (255, 255, 255), 1, cv2.LINE_AA)
+    return np.hstack([margin, sheet])
+
+
 def show(image, title=None, *, alt=None):
     """Show a uint8 picture, (H, W) or RGB (H, W, 3), at its own size, with its title above it.
 

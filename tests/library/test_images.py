@@ -8,6 +8,7 @@ from helpers import anything, check_named, quick
 from hypothesis import given
 
 from labutils import collage, save_image, show, to_uint8
+from labutils.images import label_rows
 
 
 def test_to_uint8_maps_the_range_and_clips():
@@ -41,6 +42,18 @@ def test_collage_of_colour_keeps_the_channels_apart():
     sheet = collage(images, n_cols=2)
     assert sheet.shape == (4, 10, 3)
     assert sheet[0, 0].tolist() == [255, 0, 0] and sheet[3, 9].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("shape", [(60, 40), (60, 40, 3)])
+def test_label_rows_writes_one_label_to_each_row_and_leaves_the_sheet_as_it_is(shape):
+    sheet = np.arange(np.prod(shape), dtype=np.int64).reshape(shape).astype(np.uint8)
+    labelled = label_rows(sheet, ["a", "", "long label"])
+    margin, rest = np.split(labelled, [labelled.shape[1] - 40], axis=1)
+    np.testing.assert_array_equal(rest, sheet)
+    ink = [np.argwhere(row.max(axis=-1) if row.ndim == 3 else row) for row in np.split(margin, 3)]
+    assert [len(pixels) > 0 for pixels in ink] == [True, False, True]
+    assert all(abs(pixels[:, 0].mean() - 9.5) < 4 for pixels in (ink[0], ink[2]))       # in the middle of its row
+    assert 3 * ink[0][:, 1].max() < ink[2][:, 1].max() < margin.shape[1] - 1
 
 
 def test_save_image_keeps_colours_and_grey_values(tmp_path):
