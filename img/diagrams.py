@@ -290,6 +290,34 @@ def pca():
           "lines, perpendicular to the axis, show the residuals.", body)
 
 
+def precision_recall():
+    """The balls of Kynkäänniemi's metrics for seven real pictures and five samples in the plane."""
+    real = [(62, 84), (88, 66), (118, 84), (92, 110), (232, 184), (262, 168), (266, 206)]
+    samples = [(76, 92), (103, 78), (104, 108), (72, 62), (146, 152)]
+    panels = (("Precision: 4 of 5 samples", "are in the balls of the real pictures", real, SKY, samples, 0),
+              ("Recall: 4 of 7 real pictures", "are in the balls of the samples", samples, ORANGE, real, 340))
+    body = [f'<path d="M340 24V296" stroke="{EDGE}" stroke-width="{LINE}"/>']
+    for title, words, centres, colour, points, shift in panels:
+        radii = [min(math.dist(a, b) for b in centres if b != a) for a in centres]
+        inside = [any(math.dist(point, c) <= r for c, r in zip(centres, radii)) for point in points]
+        assert f"{sum(inside)} of {len(points)}" in title
+        body += [text(shift + 170, 268, title, more=BOLD), note(shift + 170, 290, words)]
+        look = f'fill="{colour}" fill-opacity="0.15" stroke="{colour}"'
+        body += [f'<circle cx="{x + shift}" cy="{y}" r="{r:.1f}" {look}/>'
+                 for (x, y), r in zip(centres, radii)]
+        body += [dot(x + shift, y, SKY, 5, BLUE, 1.5) for x, y in real]
+        body += [f'<rect x="{x + shift - 5}" y="{y - 5}" width="10" height="10" fill="{ORANGE}" stroke="{VERMILION}"'
+                 ' stroke-width="1.5"/>' for x, y in samples]
+    body += [dot(236, 40, SKY, 5, BLUE, 1.5), note(250, 45, "real", "start"),
+             f'<rect x="231" y="59" width="10" height="10" fill="{ORANGE}" stroke="{VERMILION}" stroke-width="1.5"/>',
+             note(250, 69, "sample", "start")]
+    write("precision_recall", 312, "Precision and recall", "Seven real pictures and five samples as points in the "
+          "plane. Left, each real picture has a ball that reaches its nearest real neighbour: four of the five samples "
+          "are in such a ball. Right, each sample has a ball that reaches its nearest sample: four of the seven real "
+          "pictures are in such a ball, and the heap of three at the lower right is missed.", body)
+
+
 if __name__ == "__main__":
-    for draw in (autoencoder, vae, reparameterisation, gan, earth_mover, transposed_convolution, pca):
+    for draw in (autoencoder, vae, reparameterisation, gan, earth_mover, transposed_convolution, pca,
+                 precision_recall):
         draw()
