@@ -153,6 +153,10 @@ def check_sample_codes(answer):
     require(abs(right_side.double().mean() - 1 / 3) < 0.05, "The pictures are not chosen equally often.",
             "Every picture counts 1/N. A third of these has its code on the right.")
     _check_widths(z, right_side)
+    marked = torch.arange(300.0)[:, None]       # codes that name their picture
+    n_different = len(answer(marked, torch.full_like(marked, -20.0), 300).round().unique())
+    require(n_different < 250, "The pictures are taken in turn, each as often as every other: nothing is drawn.",
+            "Of 300 draws among 300 pictures, some hit a picture again, and about a third of the pictures are missed.")
 
 
 def _check_widths(z, right_side):

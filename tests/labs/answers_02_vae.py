@@ -88,6 +88,8 @@ ANSWERS = {
             (codes_of_one_gaussian, "where no picture has its code"),
             (codes(width=lambda logvar: logvar.exp()), "variance is taken for a deviation"),
             (codes(choose=lambda N, n: torch.arange(n) % 100), "not chosen equally often"),
+            (codes(choose=lambda N, n: torch.arange(n) % N), "taken in turn"),
+            (codes(choose=lambda N, n: torch.cat([torch.randperm(N) for _ in range(n // N)])), "taken in turn"),
             (codes(width=lambda logvar: (logvar[:, :1] / 2).exp()), "latents do not each have"),
             (codes_of_two_pictures, "not that of the picture"),
             (codes_of_mixed_pictures, "different pictures"),
