@@ -13,7 +13,7 @@ from .labs import UsageError, lab_names, lab_title, read_lab
 
 # besides the notebooks
 PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
-         "notebooks/quick", "notebooks/expected")
+         "docs/speed.md", "notebooks/quick", "notebooks/expected")
 # targets of the Makefile that need files which are not handed out, or that end at the first exercise that is not done
 NO_TARGETS = {"student": ("labs", "full", "test", "check", "lint", "gallery"),
               "solutions": ("test", "check", "lint", "gallery")}
