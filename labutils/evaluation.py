@@ -4,6 +4,8 @@ Pictures here are uint8, (N, 1, 28, 28), as the loaders keep them and `to_uint8`
 metric of samples is printed next to the same metric of test images, which a perfect generator would reach.
 """
 
+import statistics
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -127,25 +129,55 @@ def frechet_distance(a, b):
     return float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + np.trace(cov_a + cov_b) - 2 * trace_of_root)
 
 
-def precision_recall(real, samples, k=3):
+def kid(a, b, within_b=None):
+    """Return the kernel distance of two sets of features, (N, d) and (M, d): 0 on average if they have one source.
+
+    The squared maximum mean discrepancy (MMD) with the kernel (x.y / d + 1)^3, estimated without bias: it may
+    be slightly negative, and its mean does not depend on N and M. M. Bińkowski and others, 2018,
+    arXiv:1801.01401, call it KID and estimate it in the same way (section 4 and appendix D). It depends on the
+    classifier. `within_b` is `mean_kernel(b)` if that is known. Raises `ValueError` for fewer than two rows.
+    """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"{len(a)} and {len(b)} pictures: pairs need at least two on each side")
+    within_b = mean_kernel(b) if within_b is None else within_b
+    return mean_kernel(a) + within_b - 2 * mean_kernel(a, b)
+
+
+def mean_kernel(a, b=None):
+    """Return the mean of (x.y / d + 1)^3 over the rows x of a and y of b; without b, over all pairs of rows of a."""
+    others, dim = a if b is None else b, a.shape[1]
+    rows = [(part @ others.T).div_(dim).add_(1).pow_(3).sum(dim=1) for part in a.split(250)]     # fits the cache
+    total, n_pairs = torch.cat(rows).cpu().double().sum(), len(a) * len(others)
+    if b is None:       # no row makes a pair with itself, which would bias the mean
+        total -= (a.square().sum(dim=1) / dim + 1).pow(3).cpu().double().sum()
+        n_pairs -= len(a)
+    return (total / n_pairs).item()
+
+
+def precision_recall(real, samples, k=3, real_radii=None):
     """Return precision and recall of the features of samples (M, d) and real images (N, d), each from 0 to 1.
 
     The region of a set is the union of balls around its points; each ball reaches the k-th neighbour of
     its point. Precision is the share of samples inside the region of the real images, recall the share of
     real images inside the region of the samples (T. Kynkäänniemi and others, 2019, arXiv:1904.06991,
-    equations 1 and 2). Raises `ValueError` for k points or fewer.
+    equations 1 and 2). `real_radii` is `ball_radii(real, k)` if that is known. Raises `ValueError` for k
+    points or fewer.
     """
     if min(len(real), len(samples)) <= k:
         raise ValueError(f"{len(real)} real and {len(samples)} sampled pictures: more than k={k} are needed")
-    return share_inside(samples, real, k), share_inside(real, samples, k)
+    real_radii = ball_radii(real, k) if real_radii is None else real_radii
+    inside, covered = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for part, radii in zip(samples.split(1000), ball_radii(samples, k).split(1000)):
+        distances = torch.cdist(part, real)
+        inside.append((distances <= real_radii).any(dim=1))
+        covered |= (distances <= radii[:, None]).any(dim=0)
+    return torch.cat(inside).float().mean().item(), covered.float().mean().item()
 
 
-def share_inside(points, centres, k):
-    """Return the share of points (N, d) in the balls around the centres (M, d) that reach the k-th neighbours."""
-    radii = [torch.cdist(part, centres).topk(k + 1, largest=False).values[:, k] for part in centres.split(1000)]
-    radii = torch.cat(radii)                # k + 1, because a point is its own first neighbour
-    hits = [(torch.cdist(part, centres) <= radii).any(dim=1) for part in points.split(1000)]
-    return torch.cat(hits).float().mean().item()
+def ball_radii(points, k=3):
+    """Return the distance (N,) from each of the points (N, d) to its k-th neighbour."""
+    radii = [torch.cdist(part, points).topk(k + 1, largest=False).values[:, k] for part in points.split(1000)]
+    return torch.cat(radii)                 # k + 1, because a point is its own first neighbour
 
 
 def nearest_images(images, training_images):
@@ -160,39 +192,59 @@ def nearest_images(images, training_images):
     return distances / images[0].numel() ** 0.5, torch.cat([part.indices for part in nearest])
 
 
-def evaluate_samples(classifier, samples, train_images, test_images, n_nearest=500):
+def evaluate_samples(classifier, draw, train_images, test_images, n_samples=10_000, n_draws=5, n_nearest=500):
     """Judge samples and as many test images; print their metrics side by side and return those of the samples.
 
-    All three sets are uint8 (N, 1, 28, 28); the samples may also be an array from `to_uint8`. Fréchet
-    distance, precision and recall compare with the training images. Every set is cut to the length of the
-    shortest, so that both columns use the same number of pictures.
+    `draw(n)` returns n new samples, uint8 (n, 1, 28, 28), as a tensor or as the array that `to_uint8` makes. It
+    is called `n_draws` times, for `n_samples` each, fewer if there are fewer training or test images. The metrics are
+    means over the draws. The standard deviations say how far one draw may be from another with the *same*
+    weights; another training may differ by far more. The test images are one set, and have no spread.
+
+    Fréchet distance, KID, precision and recall compare with the first training images, as many as samples.
 
     n_samples           pictures in each set
     confidence          mean probability of the most probable class, from 0 to 1
     class_entropy       entropy of the histogram of these classes, in nats; log 10 = 2.303 at best
-    frechet             distance to the training images; `frechet_floor` is that of the test images
+    frechet, kid        distances to the training images; `frechet_floor` and `kid_floor` are those of the test images
     precision, recall   from 0 to 1
-    nearest             median distance to the nearest training image, over the first `n_nearest` samples;
-                        far below the value of the test images, the samples are copies
+    nearest             median distance to the nearest training image, for the first `n_nearest / n_draws` samples of
+                        each draw; far below the value of the test images, the samples are copies
+    *_sd                standard deviation over the draws: `frechet_sd`, `kid_sd`, `precision_sd`, `recall_sd`
+
+    Raises `ValueError` for fewer than two draws, and if `draw` returns anything else than n uint8 pictures.
     """
-    samples = torch.as_tensor(samples, device=train_images.device)
-    n = min(len(samples), len(train_images), len(test_images))
+    if n_draws < 2:
+        raise ValueError(f"n_draws={n_draws}: a standard deviation needs at least two")
+    n = min(n_samples, len(train_images), len(test_images))
     reference, _ = judge(classifier, train_images[:n])
-    columns = {}
-    for name, images in (("samples", samples[:n]), ("test images", test_images[:n])):
+    radii, within = ball_radii(reference), mean_kernel(reference)
+
+    def metrics_of(images, n_nearest):
         features, probabilities = judge(classifier, images)
         confidence, classes = probabilities.max(dim=1)
-        precision, recall = precision_recall(reference, features)
-        columns[name] = {
-            "confidence": confidence.mean().item(),
-            "class_entropy": class_entropy(classes.cpu(), probabilities.shape[1]),
-            "frechet": frechet_distance(features, reference),
-            "precision": precision, "recall": recall,
-            "nearest": nearest_images(images[:n_nearest], train_images)[0].median().item()}
-    print(f"{f'of {n} pictures each':<22}{'samples':>12}{'test images':>12}")
-    for metric, value in columns["samples"].items():
-        print(f"{metric.replace('_', ' '):<22}{value:>12.3f}{columns['test images'][metric]:>12.3f}")
-    return {"n_samples": n, **columns["samples"], "frechet_floor": columns["test images"]["frechet"]}
+        precision, recall = precision_recall(reference, features, real_radii=radii)
+        return {"confidence": confidence.mean().item(),
+                "class_entropy": class_entropy(classes.cpu(), probabilities.shape[1]),
+                "frechet": frechet_distance(features, reference), "kid": kid(features, reference, within),
+                "precision": precision, "recall": recall,
+                "nearest": nearest_images(images[:n_nearest], train_images)[0].median().item()}
+
+    draws = []
+    for _ in range(n_draws):
+        samples = torch.as_tensor(draw(n), device=train_images.device)
+        if len(samples) != n or samples.dtype != torch.uint8:
+            raise ValueError(f"draw({n}) returned {len(samples)} pictures of {samples.dtype}, not {n} of torch.uint8")
+        draws.append(metrics_of(samples, max(n_nearest // n_draws, 1)))
+    test = metrics_of(test_images[:n], n_nearest)
+
+    mean = {name: statistics.fmean(metrics[name] for metrics in draws) for name in test}
+    spread = {name: statistics.stdev(metrics[name] for metrics in draws) for name in test}
+    print(f"of {n} pictures each, mean and standard deviation of {n_draws} draws")
+    print(f"{'':<16}{'samples':>20}{'test images':>15}")
+    for name in test:
+        print(f"{name.replace('_', ' '):<16}{mean[name]:>10.3f} ± {spread[name]:<7.3f}{test[name]:>15.3f}")
+    spreads = {f"{name}_sd": spread[name] for name in ("frechet", "kid", "precision", "recall")}
+    return {"n_samples": n, **mean, **spreads, "frechet_floor": test["frechet"], "kid_floor": test["kid"]}
 
 
 def train_shipped():
