@@ -1,8 +1,10 @@
 """Curves of a finished training, and of one that is still running."""
 
+import base64
 import io
 import os
 import time
+from html import escape
 
 import matplotlib.pyplot as plt
 from IPython.display import Image, display
@@ -60,42 +62,56 @@ def picture_of(figure, alt):
     return Image(data=content.getvalue(), format="png", alt=alt)
 
 
-class LiveCurves:
-    """Curves of a history that grow with the training.
+class LiveDisplay:
+    """How far a training is: a line of text, and below it the curves of its history, at one place that is redrawn.
 
     names            the lists of the history that are drawn; TensorBoard gets all of them
     run              name of this training: the folder of its event files
     tensorboard_dir  where that folder is made, from the project's root; None: no event files
 
-    The curves are drawn only in an open notebook, at most once a second, and take at most a fiftieth of the time.
-    `close` removes them. They never appear under papermill, nbval and nbconvert. Raises `ValueError` if event files
-    are asked for and the package tensorboard is missing.
+    It is shown only in an open notebook, never under papermill, nbval and nbconvert. The line is redrawn at most twice
+    a second; the curves at most once a second, and they take at most a fiftieth of the time. At the end only one line
+    is left. Raises `ValueError` if event files are asked for and the package tensorboard is missing.
     """
 
-    def __init__(self, names, run="training", tensorboard_dir=None):
+    def __init__(self, names=(), run="training", tensorboard_dir=None):
         self.names, self.writer, self.written = names, None, {}
-        self.handle, self.next_time = None, 0
+        self.handle, self.line, self.picture, self.next_line, self.next_picture = None, "", "", 0, 0
+        self.watched = in_open_notebook()
         if tensorboard_dir is not None:
             self.writer = event_writer(tensorboard_dir, run)
+
+    def tell(self, line):
+        """Show a line of text in place of the last one."""
+        if self.watched and time.perf_counter() >= self.next_line:
+            self.line = line
+            self.redraw()
+            self.next_line = time.perf_counter() + 0.5
 
     def update(self, history):
         """Draw and write what is new in `history`, {name: list of numbers}, over `history["epoch"]` or 1, 2, ..."""
         if self.writer:
             self.write(history)
-        if in_open_notebook() and time.perf_counter() >= self.next_time:
+        if self.watched and self.names and time.perf_counter() >= self.next_picture:
             self.draw(history)
 
     def draw(self, history):
         """Draw the curves in place of the last drawing, and set the time from which the next one may come."""
         start = time.perf_counter()
         figure = draw_curves(history, self.names, ylabel="during the training", x=history.get("epoch"))
-        picture = picture_of(figure, "Curves of the training so far")
-        if self.handle:
-            self.handle.update(picture)
-        else:
-            self.handle = display(picture, display_id=True)
+        picture = base64.b64encode(picture_of(figure, "").data).decode()
+        self.picture = f'<img alt="Curves of the training so far" src="data:image/png;base64,{picture}">'
+        self.redraw()
         end = time.perf_counter()
-        self.next_time = end + max(1, 50 * (end - start))
+        self.next_picture = end + max(1, 50 * (end - start))
+
+    def redraw(self):
+        """Show the line and the curves in place of the last ones."""
+        content = {"text/html": f"<div>{escape(self.line)}</div>{self.picture}", "text/plain": self.line}
+        if self.handle:
+            self.handle.update(content, raw=True)
+        else:
+            self.handle = display(content, raw=True, display_id=True)
 
     def write(self, history):
         """Write the values that are new since the last call as TensorBoard's scalars."""
@@ -105,17 +121,23 @@ class LiveCurves:
             self.written[name] = len(values)
         self.writer.flush()
 
-    def close(self):
-        """Remove the drawing, and close the event files."""
+    def close(self, line=""):
+        """Leave one last line in place of the display, or nothing, and close the event files."""
         if self.handle:
-            self.handle.update({"text/plain": ""}, raw=True)
+            self.handle.update({"text/plain": line} if line else {"text/html": "", "text/plain": ""}, raw=True)
+        elif line:
+            print(line)
         if self.writer:
             self.writer.close()
 
 
 def in_open_notebook():
-    """Tell whether the kernel belongs to an open notebook: Jupyter's server gives its kernels the notebook's name."""
-    return "JPY_SESSION_NAME" in os.environ
+    """Tell whether the kernel belongs to an open notebook.
+
+    Jupyter's server gives its kernels the notebook's name; VS Code and Colab have variables of their own (tqdm knows
+    VS Code by the same one).
+    """
+    return not os.environ.keys().isdisjoint({"JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"})
 
 
 def event_writer(tensorboard_dir, run):

@@ -4,13 +4,12 @@ import time
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from .checkpoints import find_pretrained, load_checkpoint, load_state, save_checkpoint, save_state
 from .device import get_device, seed_everything
 from .images import save_image
 from .paths import make_dir, project_path
-from .plots import LiveCurves
+from .plots import LiveDisplay
 from .speed import keep_memory
 
 
@@ -89,12 +88,19 @@ class AverageMeter:
         return self.sum / self.count if self.count else float("nan")
 
 
-def progress(iterable, description, **options):
-    """Wrap an iterable in a progress bar that is redrawn at most twice a second, and removed at the end.
+def progress(iterable, description):
+    """Go through an iterable that has a length; in an open notebook a line says how far, and is gone at the end."""
+    live, total = LiveDisplay(), len(iterable)
+    for number, item in enumerate(iterable, 1):
+        live.tell(f"{description}: {number} of {total}")
+        yield item
+    live.close()
 
-    options  of `tqdm`, such as `total`, where the bar is moved by its `update` and `iterable` is None
-    """
-    return tqdm(iterable, desc=description, mininterval=0.5, leave=False, dynamic_ncols=True, **options)
+
+def duration(seconds):
+    """Return a time for readers, such as 45 s or 8 min 20 s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 class Training:
@@ -124,7 +130,7 @@ class Training:
         self.resume, self.curve_names, self.tensorboard_dir = resume, curves, tensorboard_dir
         self.history, self.pictures, self.seconds = {}, [], 0.0
         self.n_epochs, self.n_images, self.epoch, self.loader, self.live, self.meters = 0, 0, 0, None, None, {}
-        self.bar = None
+        self.start = self.first = None
 
     def load(self, *same):
         """Load the weights that the course ships under this name; return whether there are any.
@@ -143,29 +149,34 @@ class Training:
     def epochs(self, n_epochs, loader, **parts):
         """Yield the epochs up to `n_epochs`, from 1 or from where a training stopped; save the state after each.
 
-        One progress bar shows the whole training.
+        In an open notebook a line says how far the training is, above the curves. In the end one line is left: how many
+        epochs it took, how long, and the last values of the curves.
 
         loader  training batches, which `batches` serves
         parts   what else has a state, by name: optimisers and schedules
 
         Raises `CheckpointError` for a state that is damaged or belongs to another training.
         """
-        start, path = time.perf_counter(), self.out_dir / f"{self.name}.state"
+        self.start, self.first = time.perf_counter(), 1
+        path = self.out_dir / f"{self.name}.state"
         self.n_epochs, self.loader, parts = n_epochs, loader, {**self.modules, **parts, "loader": loader}
-        first = 1
         if self.resume and path.is_file():
             done, (self.history, self.pictures) = load_state(path, self.settings, parts)
             print(f"going on after epoch {done}, from {path.name}")
-            first = done + 1
-        self.live = LiveCurves(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
-        n_batches = len(loader)
-        with progress(None, self.name, total=n_epochs * n_batches, initial=(first - 1) * n_batches) as self.bar:
-            for self.epoch in range(first, n_epochs + 1):
-                yield self.epoch
-                self.n_images += loader.n_images
-                save_state(path, self.settings, self.epoch, parts, [self.history, self.pictures])
-        self.live.close()
-        self.seconds += time.perf_counter() - start
+            self.first = done + 1
+        self.live = LiveDisplay(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
+        for self.epoch in range(self.first, n_epochs + 1):
+            yield self.epoch
+            self.n_images += loader.n_images
+            save_state(path, self.settings, self.epoch, parts, [self.history, self.pictures])
+        self.seconds += time.perf_counter() - self.start
+        self.live.close(self.last_line())
+
+    def last_line(self):
+        """Return what is left of the display: epochs, time, and the last values of the curves."""
+        n = max(self.n_epochs - self.first + 1, 0)
+        values = [f"{name.replace('_', ' ')} {self.history[name][-1]:.4g}" for name in self.curve_names]
+        return f"{n} epoch{'s' * (n != 1)} in {duration(self.seconds)}" + (": " + ", ".join(values)) * bool(values)
 
     @property
     def images_per_second(self):
@@ -173,11 +184,15 @@ class Training:
         return self.n_images / self.seconds if self.n_images else None
 
     def batches(self):
-        """Yield the batches of the loader once, and move the progress bar."""
-        self.bar.set_description(f"{self.name} {self.epoch}/{self.n_epochs}", refresh=False)
-        for batch in self.loader:
+        """Yield the batches of the loader once, and tell how far the training is."""
+        n_batches, before = len(self.loader), (self.epoch - self.first) * len(self.loader)
+        n_left = (self.n_epochs - self.epoch + 1) * n_batches
+        for number, batch in enumerate(self.loader, 1):
             yield batch
-            self.bar.update()
+            passed = time.perf_counter() - self.start
+            left = duration(passed * (n_left - number) / (before + number))
+            self.live.tell(f"epoch {self.epoch} of {self.n_epochs}, batch {number} of {n_batches}: "
+                           f"{duration(passed)}, about {left} to go")
 
     def add(self, n, **values):
         """Add a value to the mean of each name: a number or a tensor with one element, itself a mean over `n` cases."""

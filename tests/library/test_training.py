@@ -1,7 +1,7 @@
 """Set-up, initial weights, means, and the bookkeeping of a training."""
 
 import os
-import sys
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from torch import nn
 
 from labutils import CheckpointError, Training, get_loaders, seed_everything
 from labutils.checkpoints import read_checkpoint, save_checkpoint
-from labutils.training import AverageMeter, init_weights, progress, require_positive, set_up
+from labutils.training import AverageMeter, duration, init_weights, require_positive, set_up
 
 
 def test_set_up_seeds_keeps_memory_makes_the_folder_and_names_the_device(tmp_path, capsys, monkeypatch):
@@ -115,16 +115,27 @@ def test_the_history_has_weighted_means_of_each_epoch_and_every_number_of_a_list
     assert training.n_epochs == 2 and training.images_per_second == pytest.approx(128 / training.seconds)
 
 
-def test_one_bar_shows_the_whole_training_and_goes_when_it_ends(tmp_path, capsys, monkeypatch):
-    bars = []
-    monkeypatch.setattr("labutils.training.progress", lambda *arguments, **options: bars.append(
-        progress(*arguments, **options, file=sys.stdout)) or bars[-1])
-    for first, last in ((0, 3), (3, 5)):        # 64 images make 3 batches of 24 at most
-        train(tmp_path, last, resume=first > 0)
-        bar = bars.pop()
-        assert not bars and bar.disable, "one bar, and closed"
-        assert (bar.initial, bar.n, bar.total, bar.desc) == (3 * first, 3 * last, 3 * last, f"a {last}/{last}: ")
-        assert capsys.readouterr().out.split("\r")[-2].isspace(), "its line is cleared"
+def test_a_line_says_how_far_the_training_is_and_one_is_left(tmp_path, monkeypatch, capsys):
+    lines = []
+    monkeypatch.setattr("labutils.training.LiveDisplay.tell", lambda _, line: lines.append(line))
+    for first, last in ((1, 3), (4, 5)):        # 64 images make 3 batches of 24 at most
+        train(tmp_path, last, resume=first > 1, curves=["loss", "trace"])
+        assert [line.split(":")[0] for line in lines] == [
+            f"epoch {epoch} of {last}, batch {batch} of 3" for epoch in range(first, last + 1) for batch in (1, 2, 3)]
+        assert re.fullmatch(r"\d s, about 0 s to go", lines[-1].split(": ")[1])
+        lines.clear()
+        out, err = capsys.readouterr()
+        n = last - first + 1
+        assert re.fullmatch(rf"{n} epochs in \d s: loss 0\.\d+, trace -{last}", out.splitlines()[-1]) and not err
+
+
+def test_the_time_that_is_left_is_read_off_the_batches_of_this_run(tmp_path, monkeypatch):
+    clock, lines = iter(range(0, 10_000, 10)), []
+    monkeypatch.setattr("labutils.training.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("labutils.training.LiveDisplay.tell", lambda _, line: lines.append(line))
+    train(tmp_path, 2)
+    assert lines[0].endswith(": 10 s, about 50 s to go") and lines[3].endswith(": 40 s, about 20 s to go")
+    assert [duration(seconds) for seconds in (0.4, 59.6, 61, 3600)] == ["0 s", "1 min 0 s", "1 min 1 s", "60 min 0 s"]
 
 
 def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys):
@@ -154,18 +165,21 @@ def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys
 def test_curves_and_event_files_get_each_note_and_are_closed_at_the_end(tmp_path, monkeypatch):
     calls = []
 
-    class Curves:
+    class Display:
         def __init__(self, *arguments, **options):
             calls.append((arguments, options))
 
         def update(self, history):
             calls.append(len(history["loss"]))
 
-        def close(self):
-            calls.append("closed")
-    monkeypatch.setattr("labutils.training.LiveCurves", Curves)
+        def tell(self, line):
+            pass
+
+        def close(self, line):
+            calls.append(line.split(" in ")[0])
+    monkeypatch.setattr("labutils.training.LiveDisplay", Display)
     train(tmp_path, 2, curves=["loss"], tensorboard_dir="events")
-    assert calls == [((["loss"],), {"run": "a", "tensorboard_dir": "events"}), 1, 2, "closed"]
+    assert calls == [((["loss"],), {"run": "a", "tensorboard_dir": "events"}), 1, 2, "2 epochs"]
 
 
 def test_pictures_are_kept_and_saved(tmp_path):
