@@ -1,10 +1,9 @@
 """Checks of the exercises on the variational autoencoder."""
 
 import torch
-import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
-from . import Check, close, comparison, draws, has_graph, per_image, require, unchanged
+from . import Check, close, comparison, draws, require, unchanged
 
 
 def _kl(mu_q, logvar_q, mu_p, logvar_p):
@@ -77,57 +76,48 @@ check_walk.misconceptions = [
 ]
 
 
-def _of_terms(formula, squash=lambda logits: logits):
-    """Return formula(nll (B, 784), kl (B, d), beta) as a function of the arguments of the loss."""
-    def loss(logits, x, mu, logvar, beta):
-        ink, seen = x.flatten(1), squash(logits)
-        nll = -(ink * F.logsigmoid(seen) + (1 - ink) * F.logsigmoid(-seen))
-        return formula(nll, _kl(mu, logvar, torch.zeros(()), torch.zeros(())), beta)
-    return loss
+def _baseline(estimate):
+    """Return estimate(f (n, 1), score (n, d)) as a function of the arguments of the exercise."""
+    return lambda f, score: estimate(f[:, None], score)
 
 
-def _losses():
-    for seed, (b, d), beta in ((0, (4, 2), 1.0), (1, (7, 20), 4.0), (2, (1, 5), 0.5)):
-        logits, mu, logvar, noise = draws(seed, (b, 784), (b, d), (b, d), (b, 1, 28, 28))
-        yield logits.requires_grad_(), noise.sigmoid(), mu.requires_grad_(), logvar.requires_grad_(), beta
+def _estimates():
+    """Values of f with a mean far from zero, so that a wrong baseline shows, and scores."""
+    for seed, (n, d) in enumerate(((2, 1), (5, 3), (4, 4), (9, 20))):
+        f, score = draws(seed, (n,), (n, d))
+        yield f + 5, score
 
 
-def _both_terms_train(given, used, _):
-    """Tell whether the loss has a gradient for logits, means and log variances."""
-    logits, _, mu, logvar, _ = used
-    gradients = torch.autograd.grad(given, (logits, mu, logvar), allow_unused=True)
-    return all(gradient is not None and gradient.any() for gradient in gradients)
+@comparison(cases=_estimates, before=[
+    (unchanged(0, 1), "The values or scores that were handed over have been changed.",
+     "An assignment such as f -= ... writes into the tensor that was handed over.")])
+def check_leave_one_out(f, score):
+    """Mean over n draws of (f - mean of the other f) * score: f (n,), score (n, d) -> (d,)."""
+    others = [torch.cat([f[:i], f[i + 1:]]).mean() for i in range(len(f))]
+    return sum((f[i] - others[i]) * score[i] for i in range(len(f))) / len(f)
 
 
-@comparison(cases=_losses, tolerance=1e-3, after=[
-    has_graph,
-    (_both_terms_train, "The value is right, but only one of the two terms would be trained.",
-     "Whose gradient is missing: that of the decoder, or that of the encoder's two outputs?")])
-def check_beta_loss(*arguments):
-    """Bernoulli NLL summed over pixels plus beta times the KL summed over latents, mean over the batch: a scalar."""
-    return _of_terms(lambda nll, kl, beta: per_image(nll) + beta * per_image(kl))(*arguments)
-
-
-check_beta_loss.misconceptions = [
-    (_of_terms(lambda nll, kl, beta: nll.mean() + beta * per_image(kl)),
-     "The cross entropy is averaged over the pixels: a hidden beta of 784.", "What does reduction='mean' divide by?"),
-    (_of_terms(lambda nll, kl, beta: per_image(nll) + beta * kl.mean()),
-     "The KL is averaged over the latents, where their sum is asked for.",
-     "Sum over the latents, then take the mean over the images."),
-    (_of_terms(lambda nll, kl, beta: nll.mean() + beta * kl.mean()),
-     "Both terms are averaged over all their elements, and these are not equally many.",
-     "Sums over pixels and latents, means over images."),
-    (_of_terms(lambda nll, kl, beta: nll.sum() + beta * kl.sum()),
-     "The batch is summed: the loss would grow with the size of the batch.", "Divide by the number of images."),
-    (_of_terms(lambda nll, kl, beta: per_image(nll) + per_image(kl)),
-     "beta is not used.", "It weighs one of the two terms."),
-    (_of_terms(lambda nll, kl, beta: beta * per_image(nll) + per_image(kl)),
-     "beta weighs the wrong term.", "A larger beta makes the code dearer, not the pixels."),
-    (_of_terms(lambda nll, kl, beta: per_image(nll) - beta * per_image(kl)),
-     "The sign of the KL is wrong: the code would be free to run away.",
-     "The loss is minus the ELBO. Which sign has the KL in the ELBO?"),
-    (_of_terms(lambda nll, kl, beta: per_image(nll) + beta * per_image(kl), squash=torch.sigmoid),
-     "A sigmoid too many: the loss takes logits as they are.", "What does '_with_logits' do first?"),
+check_leave_one_out.misconceptions = [
+    (_baseline(lambda f, score: ((f - f.mean()) * score).mean(0)),
+     "Each draw takes part in its own baseline, so the estimate is biased.",
+     "How many draws are left when one is set aside?"),
+    (_baseline(lambda f, score: (f * score).mean(0)), "No baseline is subtracted.",
+     "It is a number for each draw, and it is subtracted from f before the product with the score."),
+    (_baseline(lambda f, score: ((f - (f.sum() - f) / len(f)) * score).mean(0)),
+     "The baseline is not the mean of the others: their sum is divided by one too many.",
+     "What does the sum hold when one draw is set aside?"),
+    (_baseline(lambda f, score: ((f + (f.sum() - f) / (len(f) - 1)) * score).mean(0)),
+     "The baseline is added.", "It is to make the factor of the score small."),
+    (_baseline(lambda f, score: ((f - (f.sum() - f) / (len(f) - 1)) * score).sum(0)),
+     "The sum over the draws is returned, where their mean is asked for.",
+     "An estimate from twice as many draws must not be twice as large."),
+    (_baseline(lambda f, score: (f * score).mean(0) - ((f.sum() - f) / (len(f) - 1)).mean()),
+     "The baseline is subtracted from the estimate, not from f.", "It belongs in the bracket before the score."),
+    (_baseline(lambda f, score: (f - (f.sum() - f) / (len(f) - 1)) * score),
+     "One estimate for each draw is returned, and one from all of them is asked for.",
+     "Take the mean over the draws at the end."),
+    (_baseline(lambda f, score: ((f - (f.sum() - f) / (len(f) - 1)) * score).mean(1)),
+     "The mean is taken over the latents; it is the draws that are averaged.", "Which dimension counts the draws?"),
 ]
 
 

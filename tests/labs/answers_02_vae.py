@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 
 def standard_kl(mu, logvar):
@@ -33,9 +33,20 @@ def walk_in_place(vae, z, latent, values):
     return torch.cat(frames)
 
 
-def loss_by_library(logits, x, mu, logvar, beta):
-    reconstruction = -Bernoulli(logits=logits, validate_args=False).log_prob(x.flatten(1)).sum(1)
-    return (reconstruction + beta * standard_kl(mu, logvar)).mean()
+def centred(f, score):
+    weights = (f - f.mean()) / (len(f) - 1)
+    return weights @ score
+
+
+def others_by_a_matrix(f, score):
+    n = len(f)
+    others = (1 - torch.eye(n)) / (n - 1)
+    return torch.einsum("n,nd->d", f - others @ f, score) / n
+
+
+def centred_in_place(f, score):
+    f -= f.mean()
+    return f @ score / (len(f) - 1)
 
 
 def codes_one_by_one(mu, logvar, n):
@@ -75,12 +86,11 @@ ANSWERS = {
     "walk": {
         "right": [walk_in_a_row, walk_one_by_one],
         "wrong": [(walk_in_place, "has been changed")]},
-    "beta_loss": {
-        "right": [loss_by_library],
-        "wrong": [(lambda *a: loss_by_library(*a).item(), "carries no graph"),
-                  (lambda logits, x, mu, logvar, beta: loss_by_library(logits, x, mu.detach(), logvar.detach(), beta),
-                   "only one of the two"),
-                  (lambda logits, *rest: loss_by_library(logits.detach(), *rest), "only one of the two")]},
+    "leave_one_out": {
+        "right": [centred, others_by_a_matrix],
+        "wrong": [(centred_in_place, "have been changed"),
+                  (lambda f, score: centred(f, score)[None], "shape"),
+                  (lambda f, score: centred(score[:, 0], score), "values are not")]},
     "sample_codes": {
         "right": [codes_one_by_one],
         "wrong": [
