@@ -5,12 +5,11 @@ from contextlib import suppress
 from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 from torch import nn
 
-from . import Check, close, comparison, draws, require, unchanged
+from . import Check, comparison, draws, require, unchanged
 
 
 def _mean_way(a, b, power=1, dearest=False):
@@ -297,108 +296,57 @@ check_lipschitz_bound.misconceptions = [
 ]
 
 
-class _Fold(nn.Module):
-    """A critic for checks: a function of the pictures (B, 1, 2, 2), summed to one score for each."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function, self.scale = function, nn.Parameter(torch.ones(()))
-
-    def forward(self, x):
-        return self.scale * self.function(x.flatten(1)).flatten(1).sum(dim=1, keepdim=True)
+def _planes():
+    for seed, n, n_fake, size, clip in ((0, 5, 5, 3, None), (1, 7, 4, 2, 0.01), (2, 3, 6, 4, None), (3, 6, 6, 3, 0.5)):
+        x, x_fake = draws(seed, (n, 1, size, size), (n_fake, 1, size, size))
+        yield (x, x_fake + 0.5) if clip is None else (x, x_fake + 0.5, clip)
 
 
-def _penalties():
-    for seed, b, slope, limit in ((0, 5, 3.0, 1.0), (1, 7, 0.5, 1.0), (2, 3, 2.0, 1.5), (3, 6, 1.4, 2.0)):
-        x, x_fake, weight = draws(seed, (b, 1, 2, 3), (b, 1, 2, 3), (6,))
-        yield _linear_critic(slope * weight / weight.norm()), x, x_fake, limit
-    [x] = draws(4, (8, 1, 2, 2))        # pairs of equal pictures, each with a slope of its own
-    yield _Fold(lambda x: x**2 / 2), x, x.clone(), 1.5
+def _plane(ball=2, box=1, means=lambda x, x_fake: x.mean(0) - x_fake.mean(0)):
+    """Return a function that gives the gradients of norms of the difference of means, for the slope and for the clip.
+
+    The largest w d over all w with a dual norm up to 1 is the norm of d, and the w that reaches it is its gradient.
+    """
+    def plane(x, x_fake, clip=None):
+        gap, order = means(x, x_fake).flatten(), ball if clip is None else box
+        gradient = torch.autograd.functional.jacobian(lambda d: torch.linalg.vector_norm(d, order), gap)
+        return gradient if clip is None else clip * gradient
+    return plane
 
 
-def _of_slopes(formula, length=lambda gradients: gradients.norm(dim=1)):
-    """Return formula(lengths of the critic's gradients (B, n), known by hand, limit) as a function of the arguments."""
-    def penalty(critic, x, x_fake, limit):
-        gradients = x.flatten(1) if isinstance(critic, _Fold) else critic[1].weight.detach().expand(len(x), -1)
-        return formula(length(gradients), limit)
-    return penalty
+def _gap(x, x_fake, clip=None):
+    return (x.mean(0) - x_fake.mean(0)).flatten()
 
 
-def _square_of_excess(slopes, limit):
-    return F.relu(slopes - limit).square().mean()
+@comparison(cases=_planes)
+def check_best_plane(*arguments):
+    """Weights of the best plane as a critic, with a limited slope or with limited weights: (n_pixels,)."""
+    return _plane()(*arguments)
 
 
-_cost = _of_slopes(_square_of_excess)
-
-
-def _gradient_is_right(penalty, used, kept):
-    """Tell whether the penalty has the right gradient with respect to the weights of a linear critic."""
-    critic, _, _, limit = used
-    if isinstance(critic, _Fold):
-        return True
-    gradient, = torch.autograd.grad(penalty, critic[1].weight, allow_unused=True)
-    [weight], slope = critic[1].weight.detach(), critic[1].weight.norm().item()
-    return gradient is not None and close(gradient[0], 2 * max(slope - limit, 0.0) * weight / slope, 1e-3)
-
-
-@Check
-def _check_points(answer):
-    """Refuse points that do not lie anywhere on the lines: critics that are steep in one place only."""
-    x, x_fake = torch.ones(400, 1, 2, 2), torch.full((400, 1, 2, 2), -3.0)
-
-    def paid(function):
-        return torch.as_tensor(answer(_Fold(function), x, x_fake, 1.0)).item()
-    require(paid(lambda x: 9 * (x - x.mean(1, keepdim=True)) ** 2) < 1e-3,
-            "The points are not on the lines between the pairs.",
-            "One place on the line for each pair: how many random numbers does a picture need?")
-    require(paid(lambda x: 9 * F.relu(x - 1.01) + 9 * F.relu(-3.01 - x)) < 1e-6,
-            "Some points lie beyond the ends of the lines.",
-            "Between 0 and 1: which random numbers are?")
-    share = paid(lambda x: F.relu(x))           # slope 2 in the quarter of the line next to x: each pays 1 there
-    require(0.03 < share < 0.97, "All points have the same place on their lines, perhaps one of the ends.",
-            "Each pair of pictures has a random place of its own.")
-    require(0.15 < share < 0.35,
-            "The points are not spread evenly over the lines.", "Every place between 0 and 1 is equally likely.")
-
-
-@comparison(cases=_penalties, also=_check_points, after=[
-    (lambda penalty, *_: isinstance(penalty, torch.Tensor) and penalty.requires_grad,
-     "No gradient of the penalty reaches the critic's weights.",
-     "The slope is to be differentiated once more. What becomes of the graph of the first differentiation?"),
-    (lambda penalty, used, kept: next(used[0].parameters()).grad is None,
-     "The first differentiation leaves its gradients in the critic's weights.",
-     "Only the gradient with respect to the pictures is needed here."),
-    (_gradient_is_right, "The gradient of the penalty with respect to the critic's weights is wrong.",
-     "Is some part of the slope cut off from the graph?")])
-def check_one_sided_penalty(*arguments):
-    """Mean of the squared excess of the slope over a limit at random points on the lines between two batches."""
-    return _cost(*arguments)
-
-
-check_one_sided_penalty.misconceptions = [
-    (_of_slopes(lambda slopes, limit: (slopes - limit).square().mean()),
-     "A slope below the limit costs as well: this penalty has two sides.", "For a flat critic it should be 0."),
-    (_of_slopes(_square_of_excess, length=lambda gradients: gradients.norm(dim=0)),
-     "The norm runs over the batch: one for each pixel, where one for each picture is asked for.",
-     "Which dimension counts the pictures?"),
-    (_of_slopes(_square_of_excess, length=torch.norm), "The slopes of the whole batch are taken for one long gradient.",
-     "One norm for each picture, then the excess, then the mean."),
-    (_of_slopes(_square_of_excess, length=torch.abs), "The limit is set for each pixel, not for the slope.",
-     "The slope is the length of the whole gradient of a picture."),
-    (lambda critic, x, x_fake, limit: _cost(critic, x, x_fake, 1), "The limit is not used.", "It need not be 1."),
-    (_of_slopes(lambda slopes, limit: F.relu(slopes**2 - limit).square().mean()),
-     "The square of the slope is compared with the limit: a root is missing.", "What is the length of a gradient?"),
-    (_of_slopes(lambda slopes, limit: F.relu(slopes - limit).mean()),
-     "The excess is not squared.", "A square is gentle near the limit and strong far from it."),
-    (lambda critic, x, x_fake, limit: len(x) * _cost(critic, x, x_fake, limit),
-     "The sum over the batch is returned, where the mean is asked for.", "A larger batch should not cost more."),
-    (lambda *arguments: -_cost(*arguments),
-     "The sign is wrong: steep critics would be rewarded.", "The penalty is added to a loss."),
-    (_of_slopes(lambda slopes, limit: _square_of_excess(limit, slopes)),
-     "Slopes below the limit cost, and those above do not.", "Which of the two is subtracted from which?"),
-    (_of_slopes(lambda slopes, limit: F.relu(slopes - limit).mean() ** 2),
-     "The mean is squared, where the mean of the squares is asked for.", "In which order: excess, square, mean?"),
-    (_of_slopes(lambda slopes, limit: F.relu(slopes.mean() - limit) ** 2),
-     "The mean of all slopes is compared with the limit: flat places pay for steep ones.",
-     "Each point has its own excess."),
+check_best_plane.misconceptions = [
+    (lambda *arguments: -_plane()(*arguments), "The sign is reversed: this plane scores generated pictures high.",
+     "High for real, low for generated."),
+    (_gap, "This is the difference of the means. Its direction is one thing, its length another.",
+     "How long may w be, and how large may each of its numbers be?"),
+    (_plane(box=2), "With a clip the vector has the length clip: the whole slope is limited, not each weight.",
+     "Take one pixel alone: how far may its weight go, and does another pixel mind?"),
+    (lambda x, x_fake, clip=None: _plane()(x, x_fake), "The clip is not used.", "Each weight within [-clip, clip]."),
+    (lambda x, x_fake, clip=None: _plane()(x, x_fake) if clip is None else _gap(x, x_fake).clamp(-clip, clip),
+     "The difference is cut off at the clip: pixels with a small difference get less than they may have.",
+     "What does a pixel with a small difference add, and what could it add?"),
+    (lambda x, x_fake, clip=None: _plane()(x, x_fake) if clip is None
+     else clip * _gap(x, x_fake) / _gap(x, x_fake).abs().max(),
+     "The difference is shrunk until it fits into the box: only one weight reaches the bound.",
+     "Is there any weight that could still be larger, to the good of the estimate?"),
+    (_plane(ball=1, box=1), "Without a clip each weight is 1 or -1: the slope of this plane is larger than 1.",
+     "The slope of a plane is the length of w, as Pythagoras has it."),
+    (lambda x, x_fake, clip=None: _gap(x, x_fake) / _gap(x, x_fake).abs().sum() if clip is None
+     else _plane()(x, x_fake, clip),
+     "The absolute weights add up to 1: the slope of this plane is smaller than it may be.",
+     "The slope of a plane is the length of w, as Pythagoras has it."),
+    (_plane(means=lambda x, x_fake: x.sum(0) - x_fake.sum(0)),
+     "The batches are summed, not averaged: a larger batch counts for more.", "The estimate is made of two means."),
+    (_plane(means=lambda x, x_fake: x[0] - x_fake[0]), "Only the first picture of each batch is used.",
+     "The estimate is made of two means over the batches."),
 ]

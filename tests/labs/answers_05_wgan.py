@@ -82,34 +82,21 @@ def bound_by_power_iteration(critic):
     return total
 
 
-def lines(x, x_fake):
-    t = torch.rand(len(x), 1, 1, 1)
-    return t * x + (1 - t) * x_fake
+def plane_by_hoelder(x, x_fake, clip=None):
+    """The w that gives the largest w d, one pixel at a time in the box, by the closed form in the ball, in NumPy."""
+    d = (x.double().mean(0) - x_fake.double().mean(0)).numpy().ravel()
+    if clip is None:
+        return d / np.sqrt((d**2).sum())
+    return np.where(d > 0, clip, -clip)
 
 
-def penalty(*, points=lines, keep=True, square=torch.square):
-    def one_sided_penalty(critic, x, x_fake, limit):
-        between = points(x, x_fake).detach().requires_grad_()
-        gradient, = torch.autograd.grad(critic(between).sum(), between, create_graph=keep)
-        return square(gradient.flatten(1).norm(dim=1).clamp(min=limit) - limit).mean()
-    return one_sided_penalty
-
-
-def penalty_one_by_one(critic, x, x_fake, limit):
-    """Without autograd.grad on the batch: each picture on its own, from the other end of the line."""
-    total = 0
-    for real, fake in zip(x, x_fake):
-        point = real + torch.rand(()) * (fake - real)
-        gradient = torch.func.grad(lambda p: critic(p[None]).squeeze())(point)
-        slope = (gradient**2).sum().sqrt()
-        total = total + torch.where(slope > limit, (slope - limit) ** 2, 0 * slope)
-    return total / len(x)
-
-
-def penalty_by_backward(critic, x, x_fake, limit):
-    between = lines(x, x_fake).requires_grad_()
-    critic(between).sum().backward(create_graph=True)
-    return (F.relu(between.grad.flatten(1).norm(dim=1) - limit) ** 2).mean()
+def plane_by_ascent(x, x_fake, clip=None):
+    """The best plane found by small steps uphill, each followed by the limit."""
+    d, w = (x.mean(0) - x_fake.mean(0)).flatten(), torch.zeros(x[0].numel())
+    for _ in range(20_000 if clip else 1):
+        w = w + (1 if clip is None else clip) * d
+        w = w / w.norm() if clip is None else w.clamp(-clip, clip)
+    return w
 
 
 ANSWERS = {
@@ -140,18 +127,10 @@ ANSWERS = {
     "lipschitz_bound": {
         "right": [bound_by_power_iteration],
         "wrong": [(lambda critic: [1.0, 2.0], "shape")]},
-    "one_sided_penalty": {
-        "right": [penalty_one_by_one, penalty()],
+    "best_plane": {
+        "right": [plane_by_hoelder, plane_by_ascent],
         "wrong": [
-            (penalty(keep=False), "No gradient of the penalty"),
-            (penalty(square=lambda excess: excess * excess.detach()), "weights is wrong"),
-            (penalty_by_backward, "leaves its gradients"),
-            (penalty(points=lambda x, x_fake: x), "same place"),
-            (penalty(points=lambda x, x_fake: x_fake), "same place"),
-            (penalty(points=lambda x, x_fake: (x + x_fake) / 2), "same place"),
-            (penalty(points=lambda x, x_fake: x_fake + torch.rand(()) * (x - x_fake)), "same place"),
-            (penalty(points=lambda x, x_fake: x_fake + torch.rand_like(x) * (x - x_fake)), "not on the lines"),
-            (penalty(points=lambda x, x_fake: x_fake + torch.randn(len(x), 1, 1, 1) * (x - x_fake)), "beyond the ends"),
-            (penalty(points=lambda x, x_fake: x_fake + torch.rand(len(x), 1, 1, 1) ** 3 * (x - x_fake)), "evenly"),
+            (lambda x, x_fake, clip=None: x.mean(0) - x_fake.mean(0), "shape"),
+            (lambda x, x_fake, clip=None: None, "returns NoneType"),
         ]},
 }

@@ -184,7 +184,8 @@ def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves
     train, _ = space.get_loaders("digits", 16, limit=200, image_range=(-1, 1))      # the last batch is shorter
     critic, generator = space.Critic(), space.Generator(100)
     training = Training("wgan", tmp_path, {}, critic=critic, generator=generator)
-    space.fit(training, critic, generator, train, torch.randn(25, 100))
+    space.fit(training, critic, generator, train, torch.randn(25, 100), 2, partial(space.update_critic, clip=0.01),
+              space.RMSPROP)
     assert counts == {"critic": 26, "generator": 6} and len(noise) == 32, "fresh noise in every step"
     assert training.history["max_abs_weight"] == pytest.approx([0.01] * 2)
     assert {name: len(values) for name, values in training.history.items()} == {
@@ -195,7 +196,8 @@ def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves
 @pytest.mark.slow
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
     check_resume("05_wgan", "critic=lab.Critic(), generator=lab.Generator(8)",
-                 "lab.fit(training, critic, generator, train, torch.randn(4, 8))", tmp_path)
+                 "lab.fit(training, critic, generator, train, torch.randn(4, 8), epochs, "
+                 "lab.CONSTRAINTS['clip'][1], lab.RMSPROP)", tmp_path)
 
 
 def test_the_turns_of_the_critic_hold_every_batch_once():
@@ -224,18 +226,29 @@ def test_a_sample_does_not_depend_on_the_other_codes():
     torch.testing.assert_close(lab.sample(generator, z)[:2], lab.sample(generator.train(), z[:2]))
 
 
-def test_slopes_of_a_linear_critic_are_its_weight():
-    critic = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
-    slopes = lab.slopes(critic, torch.rand(5, 1, 28, 28))
-    torch.testing.assert_close(slopes, critic[1].weight.detach().norm().expand(5))
+def test_gradients_of_a_critic_are_those_of_torch_func():
+    critic, x = lab.Critic(), torch.rand(5, 1, 28, 28)
+    one_by_one = torch.func.vmap(torch.func.grad(lambda picture: critic(picture[None]).squeeze()))(x)
+    torch.testing.assert_close(lab.gradients(critic, x), one_by_one.flatten(1))
 
 
-def test_along_the_arc_keeps_the_length():
-    a, b = torch.randn(2, 1, 100)
-    a, b = 10 * a / a.norm(), 10 * b / b.norm()
-    walk = lab.along_the_arc(a, b, n=9)
-    torch.testing.assert_close(walk.norm(dim=1), torch.full((9,), 10.0))
-    torch.testing.assert_close(walk[[0, -1]], torch.cat([a, b]), rtol=1e-4, atol=1e-4)
+def test_a_settled_critic_is_a_copy_and_its_path_starts_at_the_critic_of_the_training():
+    space = definitions("05_wgan")
+    train, _ = space.get_loaders("digits", 16, limit=200, image_range=(-1, 1))
+    space.settle_steps, space.train_loader, space.latent_dim, space.device = 60, train, 10, torch.device("cpu")
+    critic, generator = space.Critic(), space.Generator(10)
+    space.many_real, space.many_fake = torch.rand(200, 1, 28, 28), space.sample(generator, torch.randn(200, 10))
+    weights = [p.clone() for network in (critic, generator) for p in network.parameters()]
+    statistics = [b.clone() for b in generator.buffers()]
+    settled, path = space.settle(critic, generator, partial(space.update_critic, clip=0.05), space.ADAM)
+    assert path.shape == (3, 31) and path[0].tolist() == list(range(0, 61, 2))
+    assert path[1, 0] == pytest.approx(-space.critic_loss(critic, space.many_real, space.many_fake).item(), abs=1e-6)
+    assert path[1, -1] == pytest.approx(-space.critic_loss(settled, space.many_real, space.many_fake).item(), abs=1e-6)
+    slopes = space.gradients(settled, space.many_fake[:200]).norm(dim=1)
+    assert path[2, -1] == pytest.approx(slopes.mean().item()) and path[1, -1] > path[1, 0]
+    assert space.max_abs_weight(settled) <= 0.05
+    after = [p for network in (critic, generator) for p in network.parameters()]
+    assert all(map(torch.equal, weights, after)) and all(map(torch.equal, statistics, generator.buffers()))
 
 
 # ------------------------------------------------------------------------------------ gradient penalty
@@ -280,35 +293,59 @@ def test_a_step_with_the_penalty_returns_the_estimate_alone():
     torch.testing.assert_close(lab.update_critic_penalty(critic, optimizer, x, fake), before.detach())
 
 
-def test_the_variants_are_what_their_names_say():
-    for name, (step, _, value_range) in lab.VARIANTS.items():
-        critic = lab.Critic()
+def test_a_spectral_critic_divides_each_matrix_by_its_largest_singular_value():
+    critic = lab.spectral_critic()
+    with torch.no_grad():
+        for _ in range(500):
+            critic(torch.rand(2, 1, 28, 28))
+    layers = [layer for layer in critic if hasattr(layer, "weight")]
+    assert [layer.out_features for layer in layers] == [64, 128, 1]
+    critic.eval()
+    for layer in layers:
+        raw = layer.parametrizations.weight.original
+        torch.testing.assert_close(layer.weight, raw / torch.linalg.svdvals(raw)[0], rtol=1e-3, atol=1e-4)
+    x, y = 20 * torch.randn(2, 500, 1, 28, 28)
+    assert ((critic(x) - critic(y)).flatten().abs() <= 1.001 * (x - y).flatten(1).norm(dim=1)).all(), "1-Lipschitz"
+
+
+def test_the_constraints_are_what_their_names_say():
+    assert set(lab.CONSTRAINTS) == {"clip", "penalty", "spectral"}
+    for name, (make_critic, step) in lab.CONSTRAINTS.items():
+        critic = make_critic()
+        assert (name == "spectral") == any("parametrizations" in key for key in critic.state_dict())
         optimizer = torch.optim.RMSprop(critic.parameters(), lr=0.5)
         step(critic, optimizer, torch.rand(8, 1, 28, 28), torch.rand(8, 1, 28, 28))
-        if name.startswith("clip"):
-            assert lab.max_abs_weight(critic).item() == pytest.approx(float(name.split(",")[0].split()[1]))
-        else:
-            assert lab.max_abs_weight(critic) > 0.4
-        assert value_range == ((0, 1) if "0..1" in name else (-1, 1))
+        assert lab.max_abs_weight(critic) == pytest.approx(0.01) if name == "clip" else lab.max_abs_weight(critic) > 0.4
 
 
-def test_a_short_training_is_the_same_algorithm():
+def test_the_recipes_are_what_their_names_say():
+    for name, optimizer in lab.RECIPES.items():
+        kind, rate = name.split()
+        made = optimizer([nn.Parameter(torch.zeros(1))])
+        assert type(made).__name__ == kind and made.defaults["lr"] == float(rate)
+
+
+def test_a_short_training_is_the_same_algorithm_and_is_judged_after_each_epoch():
     space = definitions("05_wgan")
-    turns, update_generator = [], space.update_generator
+    played, update_generator = [], space.update_generator
 
-    def critic_turn(critic, optimizer, x, x_fake):
+    def critic_step(critic, optimizer, x, x_fake):
         assert moves(optimizer, critic) and x.shape == x_fake.shape
-        assert x.min() == 0 > x_fake.min() and not x_fake.requires_grad     # a Tanh goes below the black of these data
-        turns.append("critic")
+        assert x.min() == -1 and not x_fake.requires_grad
+        played.append("critic")
         return space.update_critic(critic, optimizer, x, x_fake, 0.01)
 
-    def generator_turn(generator, critic, optimizer, z):
-        assert moves(optimizer, generator) and z.shape == (16, 100)
-        turns.append("generator")
+    def generator_step(generator, critic, optimizer, z):
+        assert moves(optimizer, generator) and z.shape == (16, 100) and generator.training
+        played.append("generator")
         return update_generator(generator, critic, optimizer, z)
-    space.update_generator = generator_turn
-    space.dataset, space.limit, space.data_dir, space.device, space.seed = "digits", 200, None, torch.device("cpu"), 0
+    space.update_generator, space.judge = generator_step, lambda classifier, images: (images, None)
+    space.classifier, space.reference, space.n_compared = None, "reference", 7
+    space.frechet_distance = lambda images, reference: (images.dtype, len(images), reference)
+    space.dataset, space.limit, space.data_dir, space.device = "digits", 200, None, torch.device("cpu")
     space.batch_size, space.latent_dim, space.n_critic, space.comparison_epochs = 16, 100, 5, 2
-    critic, generator, _ = space.short_training(critic_turn, partial(torch.optim.RMSprop, lr=1e-3), (0, 1))
-    assert turns == 5 * (5 * ["critic"] + ["generator"]) + ["critic"]       # two epochs of 13 batches
-    assert space.max_abs_weight(critic) <= 0.01 and isinstance(generator, space.Generator)
+    space.image_range = (-1, 1)
+    generator, seconds, distances = space.short_training(space.Critic, critic_step, space.ADAM, 3)
+    epoch = 2 * [*5 * ["critic"], "generator"] + [*3 * ["critic"], "generator"]     # 13 batches
+    assert played == 2 * epoch and isinstance(generator, space.Generator)
+    assert distances == 2 * [(torch.uint8, 7, "reference")] and 0 < seconds[0] < seconds[1]
