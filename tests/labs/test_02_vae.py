@@ -1,7 +1,6 @@
 """The definitions of lab 02, taken from its notebook, against second sources."""
 
 import math
-from itertools import islice
 
 import pytest
 import torch
@@ -46,6 +45,48 @@ def test_the_kl_agrees_with_its_definition_by_monte_carlo():
     draws = (q.log_prob(z) - STANDARD.log_prob(z)).sum(dim=-1)
     error = 5 * draws.std() / math.sqrt(len(draws))         # five standard errors
     assert abs(draws.mean() - lab.kl_to_standard_normal(mu, logvar)) < error < 0.02
+
+
+def test_the_divergence_on_the_grid_agrees_with_the_closed_form_of_two_gaussians():
+    p, q = distributions.Normal(0.5, 1.2), distributions.Normal(-1.0, 0.8)
+    for first, second in ((p, q), (q, p)):
+        expected = distributions.kl_divergence(first, second)
+        torch.testing.assert_close(lab.kl_on_grid(first, second).float(), expected, atol=1e-5, rtol=0)
+
+
+def test_one_order_of_the_divergence_covers_two_bumps_and_the_other_seeks_one():
+    mean, variance = 0.7 * -2 + 0.3 * 2, 0.6**2 + 4 - 0.8**2        # of the mixture, by hand
+    for start in (-3.0, 0.0, 2.5):
+        q = lab.best_gaussian(lambda q: lab.kl_on_grid(lab.TWO_BUMPS, q), start)
+        assert (q.mean.item(), q.variance.item()) == pytest.approx((mean, variance), abs=1e-3)
+    for start, centre, share in ((-1.0, -2, 0.7), (1.0, 2, 0.3)):
+        q = lab.best_gaussian(lambda q: lab.kl_on_grid(q, lab.TWO_BUMPS), start)
+        assert (q.mean.item(), q.stddev.item()) == pytest.approx((centre, 0.6), abs=0.02)
+        assert lab.kl_on_grid(q, lab.TWO_BUMPS).item() == pytest.approx(-math.log(share), abs=0.005)
+
+
+@pytest.mark.parametrize("d", [1, 5])
+def test_both_gradients_have_the_mean_and_the_variance_that_are_known(d):
+    n = 200_000
+    score, through_draw = lab.gradient_draws(lambda z: z.square().sum(dim=1), torch.ones(d), n)
+    z = through_draw / 2                                            # its gradient is 2 z
+    torch.testing.assert_close(score, z.square().sum(dim=1, keepdim=True) * (z - 1), atol=1e-3, rtol=1e-4)
+    variances = 30 + 22 * (d - 1) + 4 * (d - 1) ** 2, 4             # from the moments of a Gaussian
+    for draws, variance in zip((score, through_draw), variances, strict=True):
+        error = 5 * math.sqrt(variance / n)                         # five standard errors
+        assert draws.shape == (n, d) and (draws.mean(dim=0) - 2).abs().max() < error
+        torch.testing.assert_close(draws.var(dim=0), torch.full((d,), float(variance)), atol=0, rtol=0.1)
+
+
+def test_the_baseline_of_the_others_leaves_the_gradient_as_it_is_and_that_of_all_draws_does_not():
+    mu, n = torch.ones(1), 2
+    z = mu + torch.randn(200_000, n, 1)                             # many estimates, each from two draws
+    f, score = z.square().sum(dim=2), z - mu
+    found = torch.vmap(lab.leave_one_out)(f, score)[:, 0]
+    error = 5 * found.std().item() / math.sqrt(len(found))
+    assert found.mean().item() == pytest.approx(2, abs=error) and error < 0.1
+    all_draws = ((f - f.mean(dim=1, keepdim=True))[:, :, None] * score).mean(dim=1)[:, 0]
+    torch.testing.assert_close(all_draws, found * (n - 1) / n, atol=1e-4, rtol=1e-4)
 
 
 def test_reparameterise_draws_from_the_right_distribution():
@@ -248,7 +289,7 @@ def exact_log_likelihood(vae, b):
 @torch.no_grad()
 def test_the_weights_average_to_the_likelihood():
     vae, b = tiny_vae(), coins()
-    log_w = lab.log_weights(vae, b, k=40_000)
+    log_w = lab.log_weights(vae, b, *vae.encode(b), k=40_000)
     assert log_w.shape == (40_000, 1)
     found = lab.importance_weighted_bound(log_w, 40_000).item()
     assert found == pytest.approx(exact_log_likelihood(vae, b), abs=0.1)
@@ -257,7 +298,7 @@ def test_the_weights_average_to_the_likelihood():
 @torch.no_grad()
 def test_the_bounds_are_monotone_and_below_the_likelihood():
     vae, b = tiny_vae(), coins(4)
-    log_w = lab.log_weights(vae, b, k=20_000)
+    log_w = lab.log_weights(vae, b, *vae.encode(b), k=20_000)
     bounds = [lab.importance_weighted_bound(log_w, k) for k in (1, 10, 100, 1000)]
     for tighter, looser in zip(bounds[1:], bounds):
         assert (tighter >= looser).all() and (tighter > looser).any()
@@ -270,7 +311,7 @@ def test_the_bounds_are_monotone_and_below_the_likelihood():
 @torch.no_grad()
 def test_the_bound_with_one_draw_is_the_elbo():
     vae, b = tiny_vae(latent_dim=3), coins()
-    log_w = lab.log_weights(vae, b, k=20_000)
+    log_w = lab.log_weights(vae, b, *vae.encode(b), k=20_000)
     many = b.repeat(20_000, 1, 1, 1)
     mu, logvar = vae.encode(many)
     terms = lab.elbo_terms(vae.decoder(lab.reparameterise(mu, logvar)), many, mu, logvar)
@@ -283,6 +324,80 @@ def test_a_bound_with_two_draws_by_hand():
     log_w = torch.tensor([1.0, 2.0, 3.0, 5.0]).log()[:, None]
     expected = (math.log((1 + 2) / 2) + math.log((3 + 5) / 2)) / 2
     torch.testing.assert_close(lab.importance_weighted_bound(log_w, 2), torch.tensor([expected]))
+
+
+def test_the_grey_loss_is_the_mean_of_the_binary_ones():
+    x, logits, (mu, logvar) = torch.rand(1, 6), torch.randn(1, 6) * 2, gaussians(1, 3)
+    pictures = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 6)        # all 64 binary pictures of six pixels
+    chances = distributions.Bernoulli(x).log_prob(pictures).sum(dim=1).exp()
+    binary = torch.stack([sum(lab.elbo_terms(logits, b[None], mu, logvar)) for b in pictures])
+    torch.testing.assert_close((chances * binary).sum(), sum(lab.elbo_terms(logits, x, mu, logvar)))
+
+
+@torch.no_grad()
+def test_any_proposal_gives_a_bound_and_in_the_limit_the_likelihood():
+    vae, b = tiny_vae(), coins()
+    log_w = lab.log_weights(vae, b, torch.tensor([[0.3]]), torch.tensor([[0.2]]), k=40_000)
+    exact = exact_log_likelihood(vae, b)
+    assert lab.importance_weighted_bound(log_w, 40_000).item() == pytest.approx(exact, abs=0.1)
+    assert lab.importance_weighted_bound(log_w, 1).item() < exact
+
+
+def test_improved_codes_close_a_part_of_the_gap_and_leave_the_networks_alone():
+    vae, b = tiny_vae(), coins(5)
+    with torch.no_grad():
+        encoded = vae.encode(b)
+    improved = lab.fit_codes(vae, b, *encoded, n_steps=100)
+    assert all(weights.grad is None for weights in vae.parameters())
+    with torch.no_grad():
+        before, after = (lab.log_weights(vae, b, *codes, 4000).mean(dim=0) for codes in (encoded, improved))
+        exact = torch.tensor([exact_log_likelihood(vae, b[i:i + 1]) for i in range(5)])
+    assert (after > before).all() and (after < exact + 0.05).all() and (exact - after < (exact - before) / 2).all()
+
+
+# ---------------------------------------------------------------------------- probabilistic PCA, linear VAE
+
+def centred_data():
+    x = torch.randn(300, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64)
+    return x - x.mean(dim=0)
+
+
+def test_the_likelihood_of_probabilistic_pca_is_that_of_tipping_and_bishop():
+    x, d = centred_data(), 3
+    eigenvalues = torch.linalg.eigvalsh(x.T @ x / len(x)).flip(0)
+    for variance in (eigenvalues[3:].mean(), eigenvalues[1:3].mean(), 2 * eigenvalues[0]):
+        used = eigenvalues[:d][eigenvalues[:d] > variance]
+        rest = eigenvalues[len(used):]
+        expected = -(6 * math.log(2 * math.pi) + used.log().sum() + len(rest) * variance.log() + len(used)
+                     + rest.sum() / variance) / 2
+        found, spectrum = lab.ppca(x, d, variance)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(spectrum, eigenvalues)
+
+
+def test_the_elbo_of_a_linear_vae_agrees_with_monte_carlo():
+    x = centred_data().float()[:4]
+    W, V, logvar = torch.randn(6, 2), torch.randn(2, 6), torch.tensor([-0.5, 0.7])
+    q = normal(x @ V.T, logvar.expand(4, 2))
+    z = q.sample((100_000,))
+    log_w = distributions.Normal(z @ W.T, math.sqrt(0.4)).log_prob(x).sum(-1) + STANDARD.log_prob(z).sum(-1)
+    draws = (log_w - q.log_prob(z).sum(-1)).mean(dim=1)
+    error = 5 * draws.std().item() / math.sqrt(len(draws))
+    assert lab.linear_elbo(x, W, V, logvar, 0.4).item() == pytest.approx(draws.mean().item(), abs=error)
+
+
+def test_a_linear_vae_reaches_probabilistic_pca_and_its_dead_latents_are_the_ones_foretold():
+    x = centred_data()
+    eigenvalues = lab.ppca(x, 4, 1.0)[1]
+    variance = eigenvalues[1:3].mean().item()                       # two of the eigenvalues are above it
+    W, V, logvar = lab.fit_linear_vae(x, 4, variance)
+    best, _ = lab.ppca(x, 4, variance)
+    elbo = lab.linear_elbo(x, W, V, logvar, variance)
+    assert best - 1e-3 < elbo < best + 1e-9
+    mu = x @ V.T
+    nats = ((mu**2 + logvar.exp() - logvar - 1).mean(dim=0) / 2).sort(descending=True).values
+    expected = (eigenvalues[:4] / variance).log().clamp(min=0) / 2
+    torch.testing.assert_close(nats, expected, atol=0.02, rtol=0)
 
 
 # -------------------------------------------------------------------- collapse, plane, aggregate posterior
@@ -318,46 +433,30 @@ def test_the_codes_of_the_latent_plane_are_evenly_spaced_in_the_prior():
     torch.testing.assert_close(u[::4, 1], torch.tensor([0.875, 0.625, 0.375, 0.125]))   # second: upwards
 
 
-def test_split_kl_of_known_cases():
-    # all pictures share one code: no information, and the aggregate posterior is the distribution of that code
-    mu, logvar = torch.tensor([[1.0, -0.5]]).repeat(2000, 1), torch.tensor([[0.0, -1.0]]).repeat(2000, 1)
-    information, mismatch = lab.split_kl(mu, logvar)
-    assert information == pytest.approx(0, abs=0.1)
-    assert mismatch == pytest.approx(lab.kl_to_standard_normal(mu[:1], logvar[:1]).item(), abs=0.1)
-    # narrow codes spread like the prior: no mismatch; I = h(z) - h(z | x) = -log sigma, here for one latent
-    mu, logvar = torch.randn(4000, 1) * math.sqrt(1 - 0.01), torch.full((4000, 1), math.log(0.01))
-    information, mismatch = lab.split_kl(mu, logvar)
-    assert mismatch == pytest.approx(0, abs=0.1) and information == pytest.approx(-math.log(0.1), abs=0.1)
+def test_log_aggregate_is_the_density_of_a_mixture_of_gaussians():
+    mu, logvar, z = torch.randn(7, 3) * 2, torch.randn(7, 3) - 2, torch.randn(450, 3) * 2      # more than two parts
+    parts = distributions.Independent(normal(mu, logvar), 1)
+    mixture = distributions.MixtureSameFamily(distributions.Categorical(torch.ones(7)), parts)
+    torch.testing.assert_close(lab.log_aggregate(z, mu, logvar), mixture.log_prob(z), rtol=1e-4, atol=1e-3)
 
 
-# ------------------------------------------------------------------------------------- why this is fast
-
-def test_pictures_served_one_by_one_are_those_of_the_loader():
-    _, loader = get_loaders("digits", 16, limit=40)
-    slow = torch.utils.data.DataLoader(lab.OneByOne(loader), 16)
-    for (x, labels), (y, others) in zip(loader, slow, strict=True):
-        assert torch.equal(x, y) and torch.equal(labels, others)
-
-
-def test_the_network_in_float32_is_the_same_but_for_the_rounding(monkeypatch):
-    vae, plain = (network((784, 40, 20)) for network in (lab.VAE, lab.FloatVAE))
-    plain.load_state_dict(vae.state_dict())
-    x, z = torch.rand(5, 1, 28, 28), torch.randn(5, 20)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)        # a machine without bfloat16
-    for found, expected in zip((*plain.encode(x), plain.decode(z)), (*vae.encode(x), vae.decode(z)), strict=True):
-        assert torch.equal(found, expected)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert not torch.equal(vae.decode(z), plain.decode(z))          # rounded, where the hardware claims to have it
+@pytest.mark.parametrize("mu, logvar", [
+    ([-1.0, -0.8, 0.2, 1.5, 4.0], [-2.0, -3.0, -1.0, -2.5, -4.0]), ([0.5] * 4, [-1.0] * 4), ([-3.0, 0, 3], [-4.0] * 3)])
+def test_split_kl_agrees_with_the_integrals_over_a_handful_of_gaussians(mu, logvar):
+    mu, logvar = torch.tensor(mu).double()[:, None], torch.tensor(logvar).double()[:, None]
+    z = torch.linspace(-16, 16, 200_001, dtype=torch.float64)
+    parts = normal(mu, logvar).log_prob(z)                          # (N, number of points)
+    log_q, width = parts.exp().mean(dim=0).log().clamp(min=-700), z[1] - z[0]
+    expected = ((parts.exp() * (parts - log_q)).sum(dim=1).mean() * width,
+                (log_q.exp() * (log_q - STANDARD.log_prob(z))).sum() * width)
+    torch.testing.assert_close(sum(expected), lab.kl_to_standard_normal(mu, logvar).mean(), rtol=1e-6, atol=1e-6)
+    terms = lab.split_kl(mu.float(), logvar.float(), 40_000)
+    for term, value in zip(terms, expected, strict=True):
+        error = 4 * term.std() / 200 + 1e-3        # four standard errors, and the rounding
+        assert abs(term.mean() - value) < error < 0.1
+    assert terms[0].max() < math.log(len(mu)) + 1e-4                # the ceiling of the information, term by term
 
 
-def test_no_saving_changes_the_steps():
-    lab.sizes, lab.batch_norm, lab.device = (784, 40, 20), False, torch.device("cpu")
-    means = []
-    for fused, read in ((False, True), (False, False), (True, False)):
-        loader, _ = get_loaders("digits", 32, limit=100)
-        for meters in islice(lab.train_without_end(loader, lab.FloatVAE, fused, read), 6):
-            pass
-        assert all(meter.count == 100 + 64 for meter in meters)     # 32 + 32 + 32 + 4 images, then two batches more
-        means.append([meter.avg for meter in meters])
-    for other in means[1:]:
-        assert other == pytest.approx(means[0], rel=1e-4)
+def test_the_information_reaches_its_ceiling_if_no_two_codes_touch():
+    information, mismatch = lab.split_kl(torch.arange(-5.0, 6)[:, None] * 10, torch.zeros(11, 1), 1000)
+    torch.testing.assert_close(information, torch.full((1000,), math.log(11)), rtol=0, atol=2e-3)
