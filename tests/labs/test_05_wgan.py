@@ -47,13 +47,32 @@ def test_wasserstein_agrees_with_scipy_also_on_uneven_positions():
     assert lab.wasserstein(positions, p, q) == pytest.approx(stats.wasserstein_distance(positions, positions, p, q))
 
 
-def test_the_dual_equals_the_primal_and_its_critic_is_1_lipschitz():
+def best_critic(positions, p, q):
+    """The critic f (n,) of step 3 of section 5: minus the highest price g that the price f of step 2 allows."""
+    _, f, _ = lab.best_plan(positions, p, q)
+    return -(np.abs(positions[:, None] - positions) - f[:, None]).min(axis=0)
+
+
+def test_the_best_plan_and_its_prices():
     p, q = histograms(30)
-    positions = np.linspace(0, 3, 30)
-    value, f = lab.dual_wasserstein(positions, p, q)
-    assert value == pytest.approx(lab.wasserstein(positions, p, q))
-    assert value == pytest.approx((p - q) @ f)
-    assert np.abs(np.diff(f) / np.diff(positions)).max() <= 1 + 1e-9
+    positions = np.sort(np.random.default_rng(1).normal(size=30))
+    ways, w = np.abs(positions[:, None] - positions), stats.wasserstein_distance(positions, positions, p, q)
+    plan, f, g = lab.best_plan(positions, p, q)
+    np.testing.assert_allclose(plan.sum(axis=1), p, atol=1e-6)
+    np.testing.assert_allclose(plan.sum(axis=0), q, atol=1e-6)
+    assert plan.min() >= 0 and np.sum(plan * ways) == pytest.approx(w) == p @ f + q @ g
+    spare = ways - f[:, None] - g
+    assert spare.min() > -1e-9 and np.abs(spare[plan > 1e-9]).max() < 1e-9
+    f = best_critic(positions, p, q)
+    assert (p - q) @ f == pytest.approx(w) and np.abs(np.diff(f) / np.diff(positions)).max() <= 1 + 1e-9
+
+
+def test_the_gradient_of_the_distance_is_that_of_the_best_critic_held_fixed():
+    positions = np.sort(np.random.default_rng(1).normal(size=30))
+    (p, q), (direction, _), h = histograms(30), histograms(30, seed=2), 1e-6
+    ahead, back = (lab.wasserstein(positions, p, (1 - t) * q + t * direction) for t in (h, -h))
+    f = best_critic(positions, p, q)
+    assert (ahead - back) / (2 * h) == pytest.approx((q - direction) @ f, rel=1e-4)
 
 
 def test_wasserstein_of_points_on_a_line_agrees_with_scipy():
@@ -68,6 +87,36 @@ def test_parallel_lines(theta):
     p, q = lab.line_histogram(0), lab.line_histogram(theta)
     assert lab.kl(p, q) == math.inf and lab.js(p, q) == pytest.approx(math.log(2))
     assert lab.wasserstein_of_points(lab.line_points(0), lab.line_points(theta)) == pytest.approx(abs(theta))
+
+
+def line_critic(n=64):
+    return nn.Sequential(nn.Linear(1, n), nn.ReLU(), nn.Linear(n, 1))
+
+
+@pytest.mark.parametrize("clip", [0.1, 0.05, 1.0])
+def test_the_best_critic_in_the_box_on_a_line(clip):
+    x = 4 + torch.randn(50, 1) / 4
+    moved, k = lab.best_in_box(x, x + 3, clip)[0] / 3, 64 * clip**2
+    assert moved == pytest.approx(k, rel=1e-5) == lab.best_in_box(x + 3, x, clip)[0] / 3
+    heap, heaps = torch.full((50, 1), 4.0), torch.tensor([[0.0], [8.0]]).repeat(25, 1)
+    value, w, b = lab.best_in_box(heap, heaps, clip)
+    assert value == pytest.approx(k / 2, rel=1e-5), "each unit adds c |b| / 2"
+    assert max(abs(w), abs(b)) == pytest.approx(clip) and 1 - 1e-6 <= -b / w <= 4
+    for seed in range(30):          # no other critic in the box has more
+        seed_everything(seed)
+        critic = line_critic()
+        for p in critic.parameters():
+            nn.init.uniform_(p, -2 * clip, 2 * clip).data.clamp_(-clip, clip)
+        assert abs(lab.critic_loss(critic, heap, heaps).item()) <= value
+
+
+def test_copies_of_the_best_unit_contribute_as_often_as_there_are_units():
+    critic, x, y = line_critic(), torch.randn(20, 1), torch.randn(20, 1) + 2
+    w, b, a = critic[0].weight.detach().clone(), critic[0].bias.detach().clone(), critic[2].weight.detach().clone()[0]
+    share = a * ((x @ w.T + b).relu().mean(0) - (y @ w.T + b).relu().mean(0))
+    lab.copy_best_unit(critic, x, y)
+    assert -lab.critic_loss(critic, x, y).item() == pytest.approx(64 * share.max().item(), rel=1e-4)
+    assert all(len(values.unique()) == 1 for values in (critic[0].weight, critic[0].bias, critic[2].weight))
 
 
 # ---------------------------------------------------------------------------------------- networks
