@@ -239,7 +239,7 @@ def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves
     assert training.history["max_abs_weight"] == pytest.approx([0.01] * 2)
     assert {name: len(values) for name, values in training.history.items()} == {
         "wasserstein_estimate": 2, "critic_loss": 2, "slope": 2, "max_abs_weight": 2, "trace": 26}
-    assert training.pictures[1].shape == (140, 140) and (tmp_path / "samples_epoch_002.png").exists()
+    assert training.pictures[1].shape == (140, 140) and (tmp_path / "samples_wgan_epoch_002.png").exists()
 
 
 @pytest.mark.slow
