@@ -3,21 +3,22 @@
 import json
 import math
 
-from IPython.display import display
+METRICS_TYPE = "application/vnd.labutils.metrics+json"     # our own: no page shows it, the labs command reads it
 
 
 def show_results(metrics):
-    """Print a lab's metrics as a table, and emit them as `application/json` for the `labs` command.
+    """Show a lab's metrics as a table, which also holds them as `METRICS_TYPE` for the `labs` command.
 
     metrics  {name: number, string, bool or None}; other values, such as a `torch.device`, become strings
 
     Raises `ValueError` for a number that is not finite: a training that diverged must not count as done.
     """
+    from IPython.display import display     # slow to import, and the labs command needs none of it
     metrics = {name: plain(name, value) for name, value in metrics.items()}
     width = max(len(name) for name in metrics)
-    for name, value in metrics.items():
-        print(f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
-    display({"application/json": metrics, "text/plain": "the same metrics, for the labs command"}, raw=True)
+    table = "\n".join(f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}"
+                      for name, value in metrics.items())
+    display({METRICS_TYPE: metrics, "text/plain": table}, raw=True)
 
 
 def plain(name, value):

@@ -132,7 +132,8 @@ device: str = "cpu"  # where
 resume: bool = False  # go on
 out_dir: str = "runs/x"  # files"""
 RESULT = ("from IPython.display import display\n"       # as show_results, without its imports
-          "display({'application/json': {'loss': value, 'device': 'cpu'}, 'text/plain': ''}, raw=True)")
+          "display({'application/vnd.labutils.metrics+json': {'loss': value, 'device': 'cpu'}, 'text/plain': ''}, "
+          "raw=True)")
 
 
 def write_lab(folder, name, sources=(RESULT,), parameters=PARAMETERS):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..paths import HALF_WRITTEN, PROJECT_ROOT, replacing
+from ..results import METRICS_TYPE
 from .labs import effective_parameters, lab_path, read_lab
 
 LABUTILS = Path(__file__).parents[1]
@@ -148,9 +149,8 @@ def find_metrics(notebook):
     """Return the metrics that the last `show_results` of a notebook emitted, or {}."""
     for cell in reversed(notebook.cells):
         for output in cell.get("outputs", []):
-            found = output.get("data", {}).get("application/json")
-            if isinstance(found, dict):     # a lab may display other JSON as well
-                return found
+            if METRICS_TYPE in output.get("data", {}):
+                return output.data[METRICS_TYPE]
     return {}
 
 
