@@ -10,7 +10,7 @@ from scipy.special import rel_entr
 from torch import nn
 from torch.distributions import Bernoulli
 
-from . import comparison, draws, unchanged
+from . import comparison, draws
 
 
 def _counts():
@@ -258,58 +258,6 @@ check_js_bound.misconceptions = [
                                 for logits, t in ((real, 1.0), (fake, 0.0))) / math.log(4),
      "The digits of a discriminator that is very sure are lost.",
      "A cross entropy of probabilities stops at 100; one of logits does not."),
-]
-
-
-def _flags(y, n):
-    return torch.tensor([[float(label == c) for c in range(n)] for label in y])
-
-
-def _spread(rows, a):
-    """Rows (B, m) as columns for codes, and as uniform channels for images of the size of `a`."""
-    return rows.reshape(*rows.shape, *[1] * (a.ndim - 2)).expand(-1, -1, *a.shape[2:])
-
-
-def _append(rows):
-    """Return the function of codes or images, labels and number of classes that puts rows(labels, number) behind."""
-    return lambda a, y, n: torch.cat([a, _spread(rows(y, n), a)], dim=1)
-
-
-@comparison(
-    cases=lambda: [(*draws(seed, shape), torch.tensor(labels), n) for seed, (shape, labels, n) in enumerate((
-        ((4, 4), [2, 0, 2, 1], 4), ((7, 5), [0, 3, 1, 1, 6, 2, 0], 10), ((4, 1, 3, 2), [1, 3, 0, 1], 4),
-        ((3, 2, 4, 4), [2, 0, 1], 5)))],
-    errors=(RuntimeError, "The parts do not fit together: {}",
-            "Print both shapes. They may differ in the dimension of the columns or channels only."),
-    before=[(unchanged(0), "The codes or images that were handed over have been changed.", "Build a new tensor.")])
-def check_with_labels(a, y, n):
-    """Codes (B, d) or images (B, C, H, W) and labels (B,) with one-hot columns or channels behind them."""
-    return _append(_flags)(a, y, n)
-
-
-check_with_labels.misconceptions = [
-    (_append(lambda y, n: y[:, None].float()), "The label is appended as a number: class 8 would be twice class 4.",
-     "Classes have no order. A column for each of them."),
-    (lambda a, y, n: torch.cat([_spread(_flags(y, n), a), a], dim=1),
-     "The labels come first, where they should come last.", "First what was there, then the classes."),
-    (lambda a, y, n: torch.cat([a, _spread(_flags(y, n), a)], dim=0),
-     "The labels are put below, as more rows of the batch, and not as columns or channels.",
-     "Which dimension counts the samples, and must stay as long as it is?"),
-    (_append(lambda y, n: _flags(y, max(y) + 1)),
-     "The number of classes is taken from the batch, which need not hold them all.",
-     "The argument says how many there are."),
-    *((_append(lambda y, n, shift=shift: _flags(y, n).roll(shift, dims=1)),
-       "The classes are moved by one column.", "The first class is 0.") for shift in (-1, 1)),
-    (_append(lambda y, n: _flags(y, n).flip(1)),
-     "The classes are in the opposite order.", "Class 0 has the first column."),
-    (_append(lambda y, n: torch.eye(max(len(y), n))[:len(y), :n]),
-     "The column is chosen by the place in the batch, not by the label.",
-     "Two samples of one class must get the same columns."),
-    (_append(lambda y, n: 1 - _flags(y, n)), "Ones and zeros are exchanged.", "One-hot: a single 1 in a row."),
-    (lambda a, y, n: _spread(_flags(y, n), a), "The labels alone are returned.", "They should follow what was there."),
-    (lambda a, y, n: torch.cat([a, _flags(y, n).repeat(1, math.prod(a.shape[2:])).reshape(len(a), n, *a.shape[2:])], 1),
-     "The channels mix the classes: a channel must be 1 or 0 everywhere.",
-     "Give the rows two more dimensions before you stretch them; a reshape does not know which is which."),
 ]
 
 

@@ -101,19 +101,6 @@ def bound_by_probabilities(real, fake):
     return 1 + (real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean()) / (2 * math.log(2))
 
 
-def labels_scattered(a, y, n_classes):
-    result = torch.zeros(a.shape[0], a.shape[1] + n_classes, *a.shape[2:])
-    result[:, :a.shape[1]] = a
-    result[torch.arange(len(a)), a.shape[1] + y] = 1
-    return result
-
-
-def labels_written_over(a, y, n_classes):
-    result = labels_scattered(a, y, n_classes)
-    a[:, 0] = 0
-    return result
-
-
 def missing_by_library(k, n_modes, pack):
     packs = list(itertools.product(range(n_modes), repeat=pack))
     p = np.full(len(packs), 1 / len(packs))
@@ -152,12 +139,6 @@ ANSWERS = {
         "wrong": [
             (bound_by_probabilities, "inf or nan"),
             (lambda real, fake: 1 - (F.softplus(-real[:3]) + F.softplus(fake[:3])) / math.log(4), "shape"),
-        ]},
-    "with_labels": {
-        "right": [labels_scattered, lambda *a: labels_scattered(*a).numpy()],
-        "wrong": [
-            (lambda a, y, n: torch.cat((a, F.one_hot(y, n)), dim=-1), "do not fit together"),
-            (labels_written_over, "have been changed"),
         ]},
     "js_missing": {
         "right": [missing_by_library, missing_by_entropies],
