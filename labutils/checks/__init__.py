@@ -7,14 +7,20 @@ answer on, a stronger hint follows. What is right comes from a second source (to
 a case that can be done in the head), so that these files give no solution away. A check is named `check_` and the
 name of the function that the exercise asks for.
 
+A stub that is still there is told in one line, and an error of the student's own code keeps only its own frames.
+
 Most checks are comparisons: the function gives the right value, and a list of misconceptions follows, each a
 function of the same arguments with its two hints. Other checks watch what an answer does.
 """
 
 from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
+from types import TracebackType
 
 import torch
+
+HERE = Path(__file__).parent
 
 
 class WrongAnswer(AssertionError):
@@ -26,6 +32,13 @@ class WrongAnswer(AssertionError):
 
     def _render_traceback_(self):
         return [f"Not yet. {self}"]
+
+
+class NotDone(NotImplementedError):
+    """An exercise that still has its stub. JupyterLab shows the message alone, as of a `WrongAnswer`."""
+
+    def _render_traceback_(self):
+        return [f"Not done yet: {self}"]
 
 
 class Check:
@@ -41,14 +54,21 @@ class Check:
         self.name, self.function, self.misses = function.__name__.removeprefix("check_"), function, 0
 
     def __call__(self, answer):
+        __tracebackhide__ = True        # IPython leaves this frame out, and `without_ours` the others
         with torch.random.fork_rng(devices=[]):     # the lab draws on as if nobody had checked
             try:
                 self.judge(answer)
-            except WrongAnswer as refusal:
+            except NotImplementedError:
+                raise NotDone(f"put your answer into {self.name}, in the cell above.") from None
+            except Exception as error:
+                own = without_ours(error.__traceback__)
+                if own and not isinstance(error, WrongAnswer):
+                    raise error.with_traceback(own)
+                refusal = error if isinstance(error, WrongAnswer) else unusable(error)
                 self.misses += 1
                 if self.misses > 1:
                     refusal.args = (f"{refusal} {refusal.stronger}",)
-                raise
+                raise refusal from None
         self.misses = 0
         print(f"{self.name}: right.")
 
@@ -121,6 +141,24 @@ def unchanged(*positions):
 has_graph = (lambda given, *_: getattr(given, "requires_grad", False),
              "The value is right, but it carries no graph: nothing can be trained with it.",
              "Where does the tensor become a plain number, or lose what it was computed from?")
+
+
+def unusable(error):
+    """Return the refusal of an answer with which the check itself failed."""
+    return WrongAnswer(f"The check cannot use this answer. {type(error).__name__}: {error}",
+                       "Does the function take the arguments and return the kind of value that its docstring names?")
+
+
+def without_ours(trace):
+    """Return a traceback without the frames of the checks, whose source would show all hints and what is right."""
+    steps = []
+    while trace:
+        if Path(trace.tb_frame.f_code.co_filename).parent != HERE:
+            steps.append(trace)
+        trace = trace.tb_next
+    for step in reversed(steps):
+        trace = TracebackType(trace, step.tb_frame, step.tb_lasti, step.tb_lineno)
+    return trace
 
 
 def refuse(hint, stronger):

@@ -1,13 +1,16 @@
 """Each check takes right answers of any form, and refuses wrong ones with the right message."""
 
+import json
 import re
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from helpers import NOTEBOOKS, code_cells, definitions
+from nbclient import NotebookClient
 
 from labutils import checks
 
@@ -109,7 +112,7 @@ def test_a_wrong_answer_is_refused_by_its_misconception_and_then_with_a_stronger
 def test_an_unsolved_exercise_says_so(lab, name):
     def stub(*_):
         raise NotImplementedError("put your answer here")
-    with pytest.raises(NotImplementedError, match="put your answer here"):
+    with pytest.raises(checks.NotDone, match=f"put your answer into {name}, "):
         CHECKS[lab, name](stub)
 
 
@@ -134,8 +137,40 @@ def test_after_a_right_answer_the_first_hint_comes_alone_again(lab, name):
     assert first != second and refusals(check, lambda *_: None) == [first, second]
 
 
-def test_jupyter_shows_the_message_and_no_traceback():
-    assert checks.WrongAnswer("the sign")._render_traceback_() == ["Not yet. the sign"]
+ANSWERS_THAT_END = {
+    "def gaussian_kl(*parameters):\n    raise NotImplementedError":
+        "Not done yet: put your answer into gaussian_kl, in the cell above.",
+    "def gaussian_kl(*parameters):\n    return 0": "Not yet. The result has the shape (), and (1,) is asked for.",
+    "def gaussian_kl(mu, *others):\n    return helper(mu)\ndef helper(mu):\n    return mu.summe()": "AttributeError",
+    "gaussian_kl = lambda mu_q: mu_q.sum(dim=1)":       # called in vain: no frame of the student's own
+        "Not yet. The check cannot use this answer. TypeError: <lambda>() takes 1 positional argument but 4 were given",
+}
+
+
+@pytest.mark.slow
+def test_a_kernel_shows_the_students_own_lines_and_nothing_of_the_checks():
+    """In place of a traceback that prints every misconception, every hint and what is right."""
+    cells = ["from labutils.checks import vae as checks"]
+    cells += [f"{answer}\ntry_it = checks.check_gaussian_kl\ntry_it(gaussian_kl)" for answer in ANSWERS_THAT_END]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    NotebookClient(notebook, allow_errors=True, kernel_name="python3").execute()
+    shown = ["\n".join(cell.outputs[-1].traceback) for cell in notebook.cells[1:]]
+    shown = [re.sub(r"\x1b\[[0-9;]*m", "", text) for text in shown]
+    for text, expected in zip(shown, ANSWERS_THAT_END.values(), strict=True):
+        assert expected in text and "labutils" not in text and "misconception" not in text, text
+    stub, wrong, typo, call = shown
+    assert len(stub.splitlines()) == len(wrong.splitlines()) == len(call.splitlines()) == 1
+    assert "return helper(mu)" in typo and "mu.summe()" in typo and "try_it(gaussian_kl)" in typo
+
+
+def test_a_traceback_keeps_what_is_not_ours():
+    """Also the frames below the student's own, of a library or of a file in another folder of this name."""
+    def answer(*_):
+        json.loads("no json")
+    with pytest.raises(json.JSONDecodeError) as error:
+        CHECKS["vae", "gaussian_kl"](answer)
+    names = [entry.name for entry in error.traceback]
+    assert names[-4:] == ["answer", "loads", "decode", "raw_decode"] and "judge" not in names
 
 
 def test_the_checks_give_nothing_away():
