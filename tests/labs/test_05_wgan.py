@@ -102,6 +102,9 @@ def test_the_best_critic_in_the_box_on_a_line(clip):
     value, w, b = lab.best_in_box(heap, heaps, clip)
     assert value == pytest.approx(k / 2, rel=1e-5), "each unit adds c |b| / 2"
     assert max(abs(w), abs(b)) == pytest.approx(clip) and 1 - 1e-6 <= -b / w <= 4
+    for places, sign in (((2.0, 6.2), 1), ((1.8, 6.0), -1)):     # kink at 4, open to the side that is farther
+        value, w, b = lab.best_in_box(heap, torch.tensor(places)[:, None], clip)
+        assert value == pytest.approx(0.275 * k, rel=1e-4) and (w, b) == pytest.approx((sign * clip / 4, -sign * clip))
     for seed in range(30):          # no other critic in the box has more
         seed_everything(seed)
         critic = line_critic()
