@@ -242,7 +242,9 @@ def evaluate_samples(classifier, draw, train_images, test_images, n_samples=10_0
     print(f"of {n} pictures each, mean and standard deviation of {n_draws} draws")
     print(f"{'':<16}{'samples':>20}{'test images':>15}")
     for name in test:
-        print(f"{name.replace('_', ' '):<16}{mean[name]:>10.3f} ± {spread[name]:<7.3f}{test[name]:>15.3f}")
+        digits = 1 if name in ("frechet", "kid") else 3
+        print(f"{name.replace('_', ' '):<16}{mean[name]:>10.{digits}f} ± {spread[name]:<7.{digits}f}"
+              f"{test[name]:>15.{digits}f}")
     spreads = {f"{name}_sd": spread[name] for name in ("frechet", "kid", "precision", "recall")}
     return {"n_samples": n, **mean, **spreads, "frechet_floor": test["frechet"], "kid_floor": test["kid"]}
 

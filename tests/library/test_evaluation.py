@@ -7,19 +7,23 @@ import pytest
 import torch
 from helpers import needs_mnist
 from torch import nn
+from torch_fidelity.metric_prc import calculate_precision_recall_full
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import poly_mmd
 
 from labutils import get_loaders
 from labutils.evaluation import (
+    ball_radii,
     class_entropy,
     class_histogram,
     evaluate_samples,
     frechet_distance,
     judge,
+    kid,
     load_classifier,
+    mean_kernel,
     nearest_images,
     precision_recall,
-    share_inside,
     train_classifier,
 )
 
@@ -65,8 +69,39 @@ def test_frechet_distance_agrees_with_torchmetrics():
 def test_too_few_pictures_are_refused():
     with pytest.raises(ValueError, match="1 and 5 pictures"):
         frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="1 and 5 pictures"):
+        kid(torch.zeros(1, 3), torch.zeros(5, 3))
     with pytest.raises(ValueError, match="more than k=3"):
         precision_recall(torch.rand(3, 2), torch.rand(10, 2))
+
+
+# ---------------------------------------------------------------------------------- kernel distance
+
+def test_kernel_distance_of_points_by_hand():
+    a, b = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [1.0], [3.0]])
+    # pairs within a: (1 * 2 + 1)^3 = 27; within b: 1, 1 and 4^3 = 64, mean 22;
+    # across: 1, 2^3, 4^3 for the first row of a, and 1, 3^3, 7^3 for the second, mean 444 / 6 = 74
+    assert kid(a, b) == pytest.approx(27 + 22 - 2 * 74)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_kernel_distance_agrees_with_torchmetrics(kind):
+    a, b = cloud(700, [0.0, 1, 3], [1.0, 2, 4]).to(kind), cloud(700, [1.0, 1, 0], [1.0, 1, 2], seed=1).to(kind)
+    assert kid(a, b) == pytest.approx(poly_mmd(a.double(), b.double()).item(), rel=1e-5)     # parts of 250
+    assert kid(a, b, mean_kernel(b)) == kid(a, b) == pytest.approx(kid(b, a), rel=1e-5)
+
+
+def test_the_kernel_distance_does_not_depend_on_the_number_of_pictures():
+    a, b = cloud(900, [0.0, 0], [1.0, 1]), cloud(900, [0.5, 0], [1.0, 1.5], seed=1)
+    pairs = [[0, 1], [0, 2], [1, 2]]        # over all pairs out of three, the mean of the estimates is exact
+    assert np.mean([kid(a[i], b[j]) for i in pairs for j in pairs]) == pytest.approx(kid(a[:3], b[:3]))
+    small = [kid(x, y) for x, y in zip(a.split(30), b.split(30))]
+    error = np.std(small) / len(small) ** 0.5
+    assert abs(np.mean(small) - kid(a, b)) < 4 * error < kid(a, b)
+    same = [kid(x, y) for x, y in zip(a.split(30), cloud(900, [0.0, 0], [1.0, 1], seed=2).split(30))]
+    assert min(same) < 0 and abs(np.mean(same)) < 4 * np.std(same) / len(same) ** 0.5
+    small = np.mean([frechet_distance(x, y) for x, y in zip(a.split(30), b.split(30))])
+    assert small > 1.15 * frechet_distance(a, b), "the Fréchet distance depends on it"
 
 
 # ----------------------------------------------------------------------------- precision and recall
@@ -89,11 +124,24 @@ def test_missing_variety_costs_recall_and_noise_costs_precision():
     assert precision < 0.3 and recall > 0.9
 
 
-def test_the_share_inside_does_not_depend_on_the_size_of_the_parts():
-    points, others = cloud(2500, [0.0, 0], [1.0, 1]), cloud(1500, [1.0, 0], [1.0, 1], seed=1)
-    distances = (points[:, None] - others[None]).square().sum(2).sqrt()
-    radii = (others[:, None] - others[None]).square().sum(2).sqrt().sort(dim=1).values[:, 3]
-    assert share_inside(points, others, 3) == pytest.approx((distances <= radii).any(1).double().mean().item())
+@pytest.fixture(scope="module")
+def digits():
+    train, test = get_loaders("digits")
+    return load_classifier("digits", train), train.images, test.images
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_precision_and_recall_agree_with_torch_fidelity(digits, k):
+    classifier, train, test = digits
+    generator = torch.Generator().manual_seed(0)
+    noisy = (test.float() + 25 * torch.randn(test.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
+    pictures = judge(classifier, train[:1300])[0], judge(classifier, noisy)[0]
+    points = torch.randn(1300, 16, generator=generator), 0.2 + 0.9 * torch.randn(1100, 16, generator=generator)
+    for real, samples in (pictures, points):        # more than the parts of 1000, and no multiple of them
+        shares = precision_recall(real, samples, k)
+        assert shares == pytest.approx(calculate_precision_recall_full(samples, real, neighborhood=k), abs=1e-3)
+        assert precision_recall(real, samples, k, ball_radii(real, k)) == shares
+        assert all(0.05 < share < 0.95 for share in shares)
 
 
 # --------------------------------------------------------------------------- classes and neighbours
@@ -164,27 +212,66 @@ def test_pictures_that_it_cannot_judge_are_refused():
 
 # ------------------------------------------------------------------------------------- all metrics
 
-@pytest.fixture(scope="module")
-def digits():
-    train, test = get_loaders("digits")
-    return load_classifier("digits", train), train.images, test.images
+def draws_of(images):
+    """A generator that draws from images, without a repetition in one draw."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda n: images[torch.randperm(len(images), generator=generator)[:n]]
 
 
 def test_test_images_as_samples_reach_the_floor(digits, capsys):
     classifier, train, test = digits
-    metrics = evaluate_samples(classifier, test, train, test)
-    assert metrics["frechet"] == metrics["frechet_floor"] > 0
+    metrics = evaluate_samples(classifier, lambda n: test[:n], train, test, n_draws=3)
+    assert metrics["frechet"] == metrics["frechet_floor"] > 0 and metrics["kid"] == metrics["kid_floor"]
+    assert metrics["frechet_sd"] == metrics["recall_sd"] == 0
     assert metrics["n_samples"] == len(test) and metrics["class_entropy"] > 2.2
-    printed = capsys.readouterr().out
-    assert f"of {len(test)} pictures each" in printed and "test images" in printed
+    title, columns, *rows = capsys.readouterr().out.splitlines()
+    assert title == f"of {len(test)} pictures each, mean and standard deviation of 3 draws"
+    assert columns.split() == ["samples", "test", "images"] and len(rows) == 7
+    assert rows[2].split() == ["frechet", f"{metrics['frechet']:.1f}", "±", "0.0", f"{metrics['frechet_floor']:.1f}"]
 
 
 def test_copies_noise_and_a_single_digit_are_told_apart(digits):
     classifier, train, test = digits
-    real = evaluate_samples(classifier, test, train, test)
-    copies = evaluate_samples(classifier, train[1000:1000 + len(test)], train, test)
-    noise = evaluate_samples(classifier, torch.randint(0, 256, test.shape, dtype=torch.uint8), train, test)
-    single = evaluate_samples(classifier, test[:1].expand(len(test), -1, -1, -1).numpy(), train, test)
+    noise = torch.randint(0, 256, test.shape, dtype=torch.uint8)
+
+    def metrics_of(draw):
+        return evaluate_samples(classifier, draw, train, test, n_samples=150, n_draws=2)
+
+    real, copies, noise = (metrics_of(draws_of(images)) for images in (test, train[1000:], noise))
+    single = metrics_of(lambda n: test[:1].expand(n, -1, -1, -1).numpy())
     assert copies["nearest"] < 0.01 < real["nearest"]
     assert noise["frechet"] > 3 * real["frechet"] and noise["nearest"] > 2 * real["nearest"]
+    assert noise["kid"] > 3 * abs(real["kid"])
     assert single["class_entropy"] < 0.1 and single["recall"] < 0.1
+
+
+def test_the_metrics_are_means_over_the_draws_and_their_spread(digits):
+    classifier, train, test = digits
+    train, test = train[:200], test[:150]
+    sets = [images[:100] for images in (train.flip(3), test, train.roll(3, 3))]
+    reference = judge(classifier, train[:100])[0]
+    metrics = evaluate_samples(classifier, lambda n, left=iter(sets): next(left), train, test, n_samples=100, n_draws=3,
+                               n_nearest=60)
+    features = [judge(classifier, images)[0] for images in sets]
+    for name, values in (("frechet", [frechet_distance(h, reference) for h in features]),
+                         ("kid", [kid(h, reference) for h in features]),
+                         ("precision", [precision_recall(reference, h)[0] for h in features]),
+                         ("recall", [precision_recall(reference, h)[1] for h in features])):
+        assert metrics[name] == pytest.approx(np.mean(values), rel=1e-3)
+        assert metrics[f"{name}_sd"] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
+    nearest = [nearest_images(images[:20], train)[0].median().item() for images in sets]
+    assert metrics["n_samples"] == 100 and metrics["nearest"] == pytest.approx(np.mean(nearest))
+    floor = judge(classifier, test[:100])[0]
+    assert metrics["frechet_floor"] == pytest.approx(frechet_distance(floor, reference))
+    assert metrics["kid_floor"] == pytest.approx(kid(floor, reference), rel=1e-3)
+
+
+@pytest.mark.parametrize("draw, message", [
+    (lambda n: torch.zeros(n - 1, 1, 28, 28, dtype=torch.uint8), r"draw\(20\) returned 19 pictures"),
+    (lambda n: torch.rand(n, 1, 28, 28), "float32, not 20 of torch.uint8")])
+def test_what_is_no_draw_is_refused(digits, draw, message):
+    classifier, train, test = digits
+    with pytest.raises(ValueError, match=message):
+        evaluate_samples(classifier, draw, train, test, n_samples=20)
+    with pytest.raises(ValueError, match="n_draws=1"):
+        evaluate_samples(classifier, draw, train, test, n_draws=1)
