@@ -102,11 +102,13 @@ def test_the_links_of_a_document_lead_somewhere(document):
 @pytest.mark.parametrize("row, lab, prefix", [
     ("VAE, 784-400-20 (02)", "02_vae", ""), ("convolutional VAE (03)", "03_conv_vae", ""),
     ("MLP GAN (04)", "04_gan", "mlp_"), ("DCGAN (04)", "04_gan", "dcgan_"),
-    ("Wasserstein GAN (05)", "05_wgan", "")])
+    ("Wasserstein GAN, weight clipping (05)", "05_wgan", ""),
+    ("Wasserstein GAN, gradient penalty (05)", "05_wgan", "penalty_")])
 def test_the_metrics_of_the_readme_are_those_of_the_notebooks(row, lab, prefix):
     [line] = [line for line in read("README.md").splitlines() if line.startswith(f"| {row} |")]
-    metrics = {name.removeprefix(prefix): value for name, value in find_metrics(read_lab(lab)).items()}
-    others = (f"{metrics[name]:.2f}" for name in ("precision", "recall", "class_entropy"))
-    expected = [f"{metrics['frechet']:.0f}", *others]
-    assert [cell.strip() for cell in line.split("|")[2:-1]] == expected
+    metrics = {name.removeprefix(prefix): value for name, value in find_metrics(read_lab(lab)).items()
+               if name.startswith(prefix)}
+    expected = [f"{metrics[name]:.{digits}f} ± {metrics[f'{name}_sd']:.{digits}f}"
+                for name, digits in (("frechet", 0), ("kid", 0), ("precision", 3), ("recall", 2))]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == [*expected, f"{metrics['class_entropy']:.2f}"]
     assert metrics["n_samples"] == 10_000 and f"{metrics['frechet_floor']:.1f}" in read("README.md")
