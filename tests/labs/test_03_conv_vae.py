@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import check_resume, definitions
+from scipy.optimize import minimize_scalar
 from torch import distributions, nn
 
 from labutils import Training, seed_everything
@@ -83,6 +84,17 @@ def test_the_pool_forgets_positions_and_its_picture_is_cut_from_the_middle():
     torch.testing.assert_close(vae.decode(z), vae.decoder[:-1](z)[..., 2:29, 2:29])
 
 
+def test_the_network_of_linear_layers_is_lab_02s():
+    vae = lab.LinearVAE()
+    down, up = ([(m.in_features, m.out_features) for m in layers(part, nn.Linear)]
+                for part in (vae.encoder, vae.decoder))
+    assert down == [(784, 512), (512, 256), (256, 128), (128, 64)]
+    assert up == [(32, 128), (128, 256), (256, 512), (512, 784)]
+    assert len(layers(vae, nn.BatchNorm1d)) == len(layers(vae, nn.ReLU)) == 6
+    logits, q = lab.LinearVAE((3, 8, 8))(torch.rand(5, 3, 8, 8))
+    assert logits.shape == (5, 3, 8, 8) and q.mean.shape == (5, 32)
+
+
 def test_logvar_is_the_log_of_a_variance():
     vae = Linear()
     x = torch.rand(5, 1, 4, 4)
@@ -131,9 +143,40 @@ def test_elbo_terms():
     mu, logvar = torch.randn(2, 5, 20)
     q = distributions.Normal(mu, (logvar / 2).exp())
     closed = 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(dim=1).mean()
-    for sigma, expected in ((None, lab.bernoulli_nll(logits, x)), (0.3, lab.gaussian_nll(logits, x, 0.3))):
+    for sigma, expected in ((None, lab.bernoulli_nll(logits, x)), (0.3, lab.gaussian_nll(logits, x, 0.3)),
+                            ("fitted", lab.fitted_nll(logits, x))):
         reconstruction, kl = lab.elbo_terms(logits, x, q, sigma)
         torch.testing.assert_close((reconstruction, kl), (expected, closed))
+
+
+def test_the_fitted_sigma_is_the_root_of_the_mean_squared_error():
+    """By a search over sigma, by the derivative, and by the gradient that reaches the network."""
+    logits, x = torch.randn(5, 1, 8, 8).requires_grad_(), torch.rand(5, 1, 8, 8)
+    search = minimize_scalar(lambda sigma: lab.gaussian_nll(logits.detach(), x, sigma).item(), bounds=(0.01, 2),
+                             method="bounded")
+    fitted = lab.fitted_nll(logits, x)
+    assert fitted.item() == pytest.approx(search.fun, rel=1e-5)
+    rms = (logits.detach().sigmoid() - x).square().mean().sqrt()
+    assert search.x == pytest.approx(rms.item(), rel=1e-2)
+    sigma = rms.clone().requires_grad_()
+    nll = -distributions.Normal(logits.detach().sigmoid(), sigma).log_prob(x).sum(dim=(1, 2, 3)).mean()
+    [slope] = torch.autograd.grad(nll, sigma)
+    assert abs(slope) < 1e-2 * x[0].numel()
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (fitted, lab.gaussian_nll(logits, x, rms.item()))]
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_gaussian_elbo_takes_its_sigma_from_known_images():
+    vae, known, x = Linear(), torch.rand(64, 1, 4, 4), torch.rand(64, 1, 4, 4)
+    with torch.no_grad():
+        vae.encoder[1].weight[2:] = 0
+        vae.encoder[1].bias[2:] = -60       # a code without noise makes the sum exact
+        sigma, elbo = lab.gaussian_elbo(vae, known, x)
+        q = vae.encode(x)
+        expected = distributions.Normal(vae.draw(q.mean), sigma).log_prob(x).sum(dim=(1, 2, 3)).mean()
+        closed = 0.5 * (q.mean**2 + q.variance - q.variance.log() - 1).sum(dim=1).mean()
+    assert sigma == pytest.approx((vae.draw(vae.encode(known).mean) - known).square().mean().sqrt().item(), rel=1e-4)
+    assert elbo == pytest.approx((expected - closed).item(), rel=1e-4)
 
 
 def test_sigma_is_beta_in_disguise():
@@ -327,12 +370,53 @@ def test_add_attribute_starts_from_the_mean_code():
 
 def test_traverse_changes_one_latent_only():
     vae = Linear()
-    z, values = torch.randn(1, 2), torch.linspace(-3, 3, 5)
-    frames = lab.traverse(vae, z, 1, values)
+    z, values, axis = torch.randn(1, 2), torch.linspace(-3, 3, 5), torch.tensor([0.0, 1.0])
+    frames = lab.traverse(vae, z, axis, values)
     for frame, value in zip(frames, values):
         torch.testing.assert_close(frame[None], vae.draw(torch.stack([z[0, 0], value])[None]))
     with pytest.raises(AssertionError, match="equal"):
-        lab.traverse(vae, z, 1, torch.ones(5))
+        lab.traverse(vae, z, axis, torch.ones(5))
+
+
+def test_traverse_along_a_slanted_axis_keeps_the_rest_of_the_code():
+    vae, seen = Linear(), []
+    vae.draw = lambda codes: seen.append(codes) or codes
+    axis, across = torch.tensor([0.6, 0.8]), torch.tensor([-0.8, 0.6])
+    z, values = torch.randn(1, 2), torch.linspace(-3, 3, 5)
+    lab.traverse(vae, z, axis, values)
+    torch.testing.assert_close(seen[0] @ axis, values)
+    torch.testing.assert_close(seen[0] @ across, (z @ across).expand(5))
+
+
+def test_the_most_used_latents_come_first(monkeypatch):
+    monkeypatch.setattr(lab, "describe", lambda vae, x: (0.0, torch.tensor([0.2, 3.0, 0.0, 1.0])))
+    assert lab.used_axes(None, torch.zeros(1), 3).argmax(dim=1).tolist() == [1, 3, 0]
+
+
+def test_a_turn_of_the_code_leaves_the_bound_and_a_diagonal_noise_pays_for_it():
+    torch.manual_seed(0)
+    vae, x = Linear(), torch.rand(20_000, 1, 4, 4)
+    with torch.no_grad():
+        vae.encoder[1].bias[2:] = torch.tensor([-6.0, 0.0])        # one narrow latent, one wide one
+        vae.decoder[0].weight[:, 0], vae.decoder[0].weight[:, 1] = 2, 0.1
+        turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+        terms = lab.turned_terms(vae, x, turn)
+        q = vae.encode(x)
+    (still, kl), (turned, full_kl), (diagonal, diagonal_kl) = terms.values()
+    torch.testing.assert_close(full_kl, kl, rtol=1e-4, atol=0)
+    assert turned.item() == pytest.approx(still.item(), abs=0.1), "another draw of the same codes"
+    variance = q.variance @ (turn**2).T         # of the turned code, by the rule for a sum of independent terms
+    closed = 0.5 * ((q.mean @ turn.T)**2 + variance - variance.log() - 1).sum(dim=1).mean()
+    torch.testing.assert_close(diagonal_kl, closed, rtol=1e-4, atol=0)
+    assert diagonal + diagonal_kl > turned + full_kl + 0.3
+
+
+def test_latents_are_found_again_by_their_correlation():
+    codes, others = torch.randn(500, 3), torch.randn(500, 4)
+    expected = np.abs(np.corrcoef(codes.T, others.T)[:3, 3:]).max(axis=1)
+    np.testing.assert_allclose(lab.found_again(codes, others), expected, rtol=1e-4)
+    shuffled = -2 * codes[:, [2, 0, 1]] + 5
+    torch.testing.assert_close(lab.found_again(codes, shuffled), torch.ones(3))
 
 
 def test_describe_gives_the_error_of_the_mean_and_the_kl_of_each_latent():
@@ -344,20 +428,17 @@ def test_describe_gives_the_error_of_the_mean_and_the_kl_of_each_latent():
     torch.testing.assert_close(kl, closed.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
-def test_the_timed_network_is_the_one_of_the_lab_in_float32():
-    vae, plain = lab.ConvVAE().eval(), lab.FloatVAE().eval()
-    plain.load_state_dict(vae.state_dict())
-    x, z = torch.rand(3, 1, 28, 28), torch.randn(3, 32)
-    q, expected = plain.encode(x), vae.encode(x)
-    assert torch.equal(q.mean, expected.mean) and torch.equal(q.stddev, expected.stddev)
-    assert torch.equal(plain.decode(z), vae.decode(z))
+def test_a_face_is_recognised_if_its_own_photograph_is_the_nearest():
+    class Given(nn.Module):
+        def encode(self, x):
+            return distributions.Normal(x + self.error, torch.ones_like(x))
 
+        def draw(self, z):
+            return z
 
-def test_a_timed_step_trains(monkeypatch):
-    taken = []
-    monkeypatch.setattr(lab, "train_step", lambda *arguments: taken.append(arguments) or torch.zeros(2))
-    assert lab.timed_step(lab.ConvVAE, torch.channels_last)() > 0
-    vae, optimizer, pictures, sigma, beta = taken[0]
-    assert len(taken) == 2 and pictures.shape == (128, 1, 28, 28) and (sigma, beta) == (None, 1.0)
-    assert vae.decoder[4].weight.is_contiguous(memory_format=torch.channels_last)
-    assert {id(p) for p in vae.parameters()} == {id(p) for group in optimizer.param_groups for p in group["params"]}
+    vae, pictures, others = Given(), torch.zeros(3, 1, 1, 1), torch.tensor([0.35]).view(1, 1, 1, 1)
+    pictures[:, 0, 0, 0] = torch.tensor([0.0, 1.0, 2.0])
+    vae.error = 0.1
+    assert lab.n_recognised(vae, pictures, others) == 3
+    vae.error = 0.3         # the first is now nearer to the stranger, and the others are still nearest to themselves
+    assert lab.n_recognised(vae, pictures, others) == 2
