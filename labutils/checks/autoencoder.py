@@ -5,70 +5,59 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data import InMemoryLoader
-from . import Check, close, comparison, draws, has_graph, require, unchanged
+from . import Check, close, comparison, draws, require, unchanged
 
 
-def _fit(x_train, share):
-    from sklearn.decomposition import PCA  # here, so that only this check waits for it
-    return PCA(share, svd_solver="full").fit(x_train.numpy())
+def _complete(x, visible, mean, v, k, solve=None, keep=True, shift=None):
+    """Fill hidden pixels from the first k directions; `solve` gives the codes of rows, a library if it is None."""
+    from scipy.linalg import lstsq      # here, so that only this check waits for it
+    x, mean, v, seen = x.double(), mean.double(), v.double()[:, :k], visible.numpy()
+    rows = (x - (mean if shift is None else shift))
+    z = solve(rows, v) if solve else torch.from_numpy(lstsq(v[seen].numpy(), rows[:, seen].numpy().T)[0].T)
+    return torch.where(visible & keep, x, mean + z @ v.T)
 
 
-def _project(x_train, x_new, share, more=0):
-    """Project on the directions that explain a share, and on some more or less, by the library."""
-    pca = _fit(x_train, share)
-    if more:
-        pca = _fit(x_train, pca.n_components_ + more)
-    return torch.from_numpy(pca.inverse_transform(pca.transform(x_new.numpy())))
+def _half_hidden():
+    for seed, n, d, k, hidden in ((0, 40, 12, 3, slice(6, None)), (1, 60, 20, 5, slice(None, None, 3)),
+                                  (2, 12, 30, 1, slice(0, 28)), (3, 50, 10, 4, slice(0, 1))):
+        base, shift, axes, noise = draws(seed, (n, d), (1, d), (d, d), (7, d))
+        x = base @ (torch.linalg.qr(axes)[0] * torch.linspace(3, 0.3, d)).T + 2 * shift
+        mean, v = x.mean(0), torch.linalg.svd(x - x.mean(0), full_matrices=False)[2].T
+        visible = torch.ones(d, dtype=torch.bool)
+        visible[hidden] = False
+        yield torch.where(visible, x[:7], 3 * noise), visible, mean, v, k       # what is hidden holds anything
 
 
-def _project_on_rows(x_train, x_new, share):
-    directions = torch.linalg.svd(x_train - x_train.mean(0), full_matrices=False)[2]
-    wrong = directions.T[:_fit(x_train, share).n_components_]
-    return (x_new - x_train.mean(0)) @ wrong.T @ wrong + x_train.mean(0)
+@comparison(cases=_half_hidden, tolerance=1e-3, before=[
+    (unchanged(0), "The given images have been changed.", "Assigning to some pixels of a tensor writes into it.")])
+def check_complete(x, visible, mean, v, k):
+    """Images (n, d) whose hidden pixels are those of the point of PCA's subspace that fits the visible ones best."""
+    return _complete(x, visible, mean, v, k)
 
 
-def _project_by_deviations(x_train, x_new, share):
-    s = torch.from_numpy(_fit(x_train, None).singular_values_)
-    return _project(x_train, x_new, int((s.cumsum(0) / s.sum() < share).sum()) + 1)
-
-
-def _pictures():
-    for seed, (n, m, d), share in ((0, (60, 5, 12), 0.6), (1, (200, 3, 20), 0.95), (2, (12, 4, 30), 0.6)):
-        base, new, shift, axes = draws(seed, (n, d), (m, d), (1, d), (d, d))
-        turn, scale = torch.linalg.qr(axes)[0], torch.linspace(0.3, 3, d)
-        yield (base * scale) @ turn + 2 * shift, (new * scale + 1) @ turn + 2 * shift, share
-    yield torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]), torch.tensor([[0.0, 2.0], [5.0, 5.0]]), 0.9   # on a line
-
-
-@comparison(cases=_pictures, tolerance=1e-3)
-def check_compress(x_train, x_new, share):
-    """Project (m, d) on the fewest principal directions of (n, d) that explain a share of the variance: (m, d)."""
-    return _project(x_train, x_new, share)
-
-
-check_compress.misconceptions = [
-    (lambda x_train, x_new, share: _project(x_train, x_new, share) - x_train.mean(0),
-     "The mean has been taken off and never put back.", "Look at a reconstruction: what is missing in every picture?"),
-    (lambda x_train, x_new, share: _project(x_train, x_new + x_train.mean(0), share),
-     "The mean is counted twice: it was never taken off before it was added.",
-     "The directions start at the mean, not at the origin. Where do the coordinates start?"),
-    (lambda x_train, x_new, share: _project(torch.cat([x_train, -x_train]), x_new, share),      # their mean is 0
-     "The data are not centred: the first direction points at the mean.",
-     "A principal direction shows how pictures differ from one another."),
-    (lambda x_train, x_new, share: _project(x_train - x_train.mean(0) + x_new.mean(0), x_new, share),
-     "The mean of the new images is used.",
-     "A code must mean the same for any batch: which mean do directions and codes belong to?"),
-    (_project_by_deviations, "The share is counted in singular values, which are no variances.",
-     "A singular value has the unit of a pixel. Which unit has a variance?"),
-    (lambda *arguments: _project(*arguments, more=-1), "One component is missing: the share is not reached.",
-     "The first entry of a cumulative sum counts how many components?"),
-    (lambda *arguments: _project(*arguments, more=1),
-     "One component too many: with one less the share is reached as well.",
-     "The first entry of a cumulative sum counts how many components?"),
-    (_project_on_rows, "The wrong axis of V is cut.",
-     "Which of the two axes counts the directions, and which the pixels?"),
-    (lambda x_train, x_new, share: x_new, "The images come back as they were: all components are kept.",
-     "How many does the share ask for?"),
+check_complete.misconceptions = [
+    (lambda x, visible, mean, v, k: _complete(x * visible, visible, mean, v, k, lambda rows, v: rows @ v),
+     "The hidden pixels count as black pixels.",
+     "They are unknown: the code may be chosen by the visible ones only. How many equations are there?"),
+    (lambda x, visible, mean, v, k: _complete(x, visible, mean, v, k, lambda rows, v: (rows * visible) @ v),
+     "The hidden pixels count as pixels of the mean, which pulls the code towards zero.",
+     "Without some of its rows, are the columns of V still orthonormal? If not, the transpose is no inverse."),
+    (lambda x, visible, mean, v, k: _complete(x, visible, mean, v, k, lambda rows, v: rows @ v),
+     "The code is computed from the hidden pixels, too.", "What may the function know about a hidden pixel?"),
+    (lambda x, visible, mean, v, k: _complete(x, visible, mean, v, k, keep=False),
+     "The visible pixels have changed, too.", "They are known. Which pixels are asked for?"),
+    (lambda x, visible, mean, v, k: _complete(x, visible, mean, v, k, shift=0),
+     "The mean has not been taken off before the code is computed.",
+     "A code counts from the mean picture, not from black."),
+    (lambda x, visible, mean, v, k: torch.where(visible, x, _complete(x, visible, mean, v, k) - mean),
+     "The mean has not been put back.", "The code tells how a picture differs from the mean picture."),
+    (lambda x, visible, mean, v, k: torch.where(visible, x, mean),
+     "Every picture gets the same filling, the mean.",
+     "What do the visible pixels say about the picture? How many unknowns has the code?"),
+    (lambda x, visible, mean, v, k: _complete(x, ~visible, mean, v, k),
+     "Hidden and visible pixels have changed places.", "What does True stand for in `visible`?"),
+    (lambda x, visible, mean, v, k: _complete(x, visible, mean, v, k)[:, ~visible],
+     "Only the hidden pixels are returned.", "The whole pictures are asked for."),
 ]
 
 
@@ -107,12 +96,22 @@ check_transposed_size.misconceptions = [
 ]
 
 
+class _Spy(nn.Module):
+    """Leaves codes as they are in evaluation mode, and adds 1 in training mode; notes the largest batch."""
+
+    largest = 0
+
+    def forward(self, z):
+        self.largest = max(self.largest, len(z))
+        return z + self.training
+
+
 class _Autoencoder(nn.Module):
-    """A small autoencoder for checks: (B, 1, 28, 28) -> code (B, 3) -> images."""
+    """A small autoencoder for checks: (B, 1, 28, 28) -> code (B, 3) -> images. It starts in training mode."""
 
     def __init__(self):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 3), _Spy())
         self.decoder = nn.Sequential(nn.Linear(3, 784), nn.Unflatten(1, (1, 28, 28)))
 
     def forward(self, x):
@@ -120,15 +119,15 @@ class _Autoencoder(nn.Module):
 
 
 def _models():
-    for seed, n, size in ((0, 11, 4), (1, 8, 4), (2, 5, 8), (3, 1, 1)):
+    for seed, n, size in ((0, 11, 4), (1, 8, 4), (2, 5, 8), (3, 3, 1)):
         images = (255 * draws(seed, (n, 1, 28, 28))[0].sigmoid()).to(torch.uint8)
         torch.manual_seed(seed)
         yield _Autoencoder(), InMemoryLoader(images, torch.arange(n), size)
 
 
 def _codes(model, loader):
-    """The codes of all images at once."""
-    return model.encoder(loader.to_float(loader.images)).detach()
+    """The codes of all images at once, in evaluation mode."""
+    return model.eval().encoder(loader.to_float(loader.images)).detach()
 
 
 def _batches(model, loader):
@@ -137,13 +136,19 @@ def _batches(model, loader):
 
 @comparison(cases=_models, after=[
     (lambda given, *_: not getattr(given, "requires_grad", False), "The codes carry their graph with them.",
-     "All the activations of all batches stay in memory. Who is going to call backward?")])
+     "All the activations of all batches stay in memory. Who is going to call backward?"),
+    (lambda given, used, _: used[0].encoder[-1].largest <= used[1].batch_size,
+     "The codes are right, but more images than a batch went through the network at once.",
+     "A larger set would not fit into memory. What does the loader give, one after another?")])
 def check_encode_all(model, loader):
-    """Codes (N, k) of all images of a loader, in its order, without a graph."""
+    """Codes (N, k) of all images of a loader, in its order, without a graph, in evaluation mode."""
     return _codes(model, loader)
 
 
 check_encode_all.misconceptions = [
+    (lambda model, loader: model.train().encoder(loader.to_float(loader.images)),
+     "The network is still in training mode.",
+     "Some layers behave otherwise in training. Which method of a module switches that off?"),
     (lambda model, loader: _codes(model, loader)[:loader.n_images // loader.batch_size * loader.batch_size],
      "The last, shorter batch is left out.", "How many codes should there be, and how many are there?"),
     (lambda model, loader: _batches(model, loader)[-1],
@@ -186,6 +191,7 @@ def check_corrupt(answer):
 
 def _check_noise(noise, dark):
     """Refuse noise of grey images that is not normal with deviation 0.1, and black images `dark` that it stretches."""
+    from scipy.stats import kstest      # here, so that only this check waits for it
     width = noise.std().item()
     require(not torch.equal(noise[0], noise[1]), "Every image of the batch gets the same noise.",
             "How many numbers do you draw, and how many pixels has the batch?")
@@ -204,43 +210,58 @@ def _check_noise(noise, dark):
             "Which function draws from a normal distribution?")
     require(abs(width - 0.1) < 0.005, f"The deviation of the noise is {width:.3f} where sigma is 0.1.",
             "Measure it yourself, on a grey image.")
+    require(kstest(noise.flatten().numpy() / width, "norm").statistic < 0.015,
+            "The deviation is right, but the noise is not normal.",
+            "Plot a histogram of it beside the density. Which function draws from a normal distribution?")
 
 
 def _noisy_images():
-    weight = torch.tensor(0.5, requires_grad=True)
-    for seed, shape in ((0, (4, 1, 28, 28)), (1, (7, 3, 5, 5)), (2, (1, 1, 2, 2))):
-        x, noisy = draws(seed, shape, shape)
-        yield lambda images: 0.3 + weight * images, x.sigmoid(), noisy.sigmoid()
+    for seed, n, d, sigma in ((0, 50, 6, 0.5), (1, 200, 12, 2.0), (2, 8, 15, 1.0), (3, 30, 5, 0.01)):
+        base, shift, axes, new = draws(seed, (n, d), (1, d), (d, d), (4, d))
+        x = base @ (torch.linalg.qr(axes)[0] * torch.linspace(3, 0.3, d)).T + 2 * shift
+        _, s, vt = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+        yield new + 2 * shift, x.mean(0), vt.T, s, n, sigma
 
 
-def _error(a, b):
-    return F.mse_loss(a, b, reduction="sum") / len(a)
+def _denoise(noisy, mean, v, s, n, sigma):
+    """The linear map of least expected squared error, cov(clean, noisy) cov(noisy)^-1, without the axes of PCA."""
+    clean = (v * s.square() / n) @ v.T
+    weights = torch.linalg.solve((clean + sigma**2 * torch.eye(len(mean))).double(), clean.double())
+    return mean + (noisy - mean).double() @ weights
 
 
-@comparison(cases=_noisy_images, tolerance=1e-3, after=[has_graph],
-            before=[(unchanged(1), "The clean images have been changed.", "The loss is to read them only.")])
-def check_denoising_loss(model, x, noisy):
-    """Squared error of what the model makes of the noisy images, against the clean ones: a scalar."""
-    return _error(model(noisy), x)
+def _shrunk(weight):
+    """Return an answer that multiplies the coordinate along the j-th direction by weight(s, n, sigma)_j."""
+    return lambda noisy, mean, v, s, n, sigma: mean + (noisy - mean) @ v * weight(s, n, sigma) @ v.T
 
 
-check_denoising_loss.misconceptions = [
-    (lambda model, x, noisy: _error(model(noisy), noisy), "The network is rewarded for keeping the noise.",
-     "What should come out if the network were perfect? Compare with that."),
-    (lambda model, x, noisy: _error(model(x), x),
-     "The noise is never used: this is a plain autoencoder.", "What does the network get to see?"),
-    (lambda model, x, noisy: _error(model(x), noisy),
-     "Clean and noisy images have changed places.", "What goes in, and what should come out?"),
-    (lambda model, x, noisy: _error(noisy, x),
-     "The network does not appear: this is the amount of noise.", "Which images is the network to draw?"),
-    (lambda model, x, noisy: F.mse_loss(model(noisy), x),
-     "The error is averaged over the pixels as well.", "Sums over pixels, means over images."),
-    (lambda model, x, noisy: len(x) * _error(model(noisy), x),
-     "The batch is summed: the loss would grow with the size of the batch.", "Sums over pixels, means over images."),
-    (lambda model, x, noisy: torch.dist(model(noisy), x),
-     "A root of a sum is no mean squared error.", "Look at its gradient in the box above."),
-    (lambda model, x, noisy: F.pairwise_distance(model(noisy).flatten(1), x.flatten(1), eps=0).mean(),
-     "A root of a sum is no squared error.", "Look at its gradient in the box above."),
-    (lambda model, x, noisy: F.l1_loss(model(noisy), x, reduction="sum") / len(x),
-     "These are absolute errors.", "The squared error is asked for."),
+@comparison(cases=_noisy_images, tolerance=1e-3)
+def check_denoise(noisy, mean, v, s, n, sigma):
+    """The linear estimate (m, d) of images with the least squared error, from images with normal noise."""
+    return _denoise(noisy, mean, v, s, n, sigma)
+
+
+check_denoise.misconceptions = [
+    (_shrunk(lambda s, n, sigma: s.square() / (s.square() + sigma**2)),
+     "The variance of a direction is not divided by the number of images.",
+     "A sum of squares grows with the number of images, and a variance does not."),
+    (_shrunk(lambda s, n, sigma: s.square() / n / (s.square() / n + sigma)),
+     "A variance is added to a deviation.", "Which unit has sigma, and which one has its square?"),
+    (_shrunk(lambda s, n, sigma: s / n**0.5 / (s / n**0.5 + sigma)),
+     "Deviations are compared, and errors count in squares.", "Write down the expected squared error and derive it."),
+    (_shrunk(lambda s, n, sigma: (s.square() / n / (s.square() / n + sigma**2)).sqrt()),
+     "The pictures have the right variance, not the least error.",
+     "Write down the expected squared error of one coordinate, and set its derivative to zero."),
+    (_shrunk(lambda s, n, sigma: sigma**2 / (s.square() / n + sigma**2)),
+     "This is what should be taken away: the estimated noise, on the mean.",
+     "What should become of a direction with much signal and little noise?"),
+    (_shrunk(lambda s, n, sigma: (s.square() / n > sigma**2).float()),
+     "Each direction is kept or dropped as a whole.",
+     "A factor of 1 keeps all the noise of a direction. Which factor has the least expected error?"),
+    (_shrunk(lambda s, n, sigma: torch.ones_like(s)), "Nothing is made smaller: the noise is still there.",
+     "In which directions is there more noise than signal?"),
+    (lambda noisy, mean, v, s, n, sigma: _denoise(noisy, 0 * mean, v, s, n, sigma),
+     "The mean is made smaller, too.", "The variances are those around the mean picture."),
+    (lambda noisy, mean, v, s, n, sigma: _denoise(noisy, mean, v, s, n, sigma) - mean,
+     "The mean has been taken off and never put back.", "Look at a picture: what is missing?"),
 ]

@@ -2,19 +2,30 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 
-def compress_by_numpy(x_train, x_new, share):
-    x_train, x_new = x_train.double().numpy(), x_new.double().numpy()
-    mean = x_train.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov(x_train.T))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    k = 1
-    while values[:k].sum() < share * values.sum():
-        k += 1
-    return np.stack([mean + vectors[:, :k] @ (vectors[:, :k].T @ (x - mean)) for x in x_new])
+def complete_by_numpy(x, visible, mean, v, k):
+    x, mean, v, visible = (tensor.numpy() for tensor in (x.double(), mean.double(), v.double(), visible))
+    seen = v[visible, :k]
+    filled = x.copy()
+    for picture in filled:
+        z = np.linalg.solve(seen.T @ seen, seen.T @ (picture[visible] - mean[visible]))
+        picture[~visible] = mean[~visible] + v[~visible, :k] @ z
+    return filled
+
+
+def complete_in_place(x, visible, mean, v, k):
+    x[:, ~visible] = torch.from_numpy(complete_by_numpy(x, visible, mean, v, k)).float()[:, ~visible]
+    return x
+
+
+def denoise_by_regression(noisy, mean, v, s, n, sigma):
+    """Ridge regression of the clean pictures on themselves, which is what noise of this width amounts to."""
+    clean = (v * s) @ v.T       # as many pictures as pixels, with the same sums of squares
+    inputs = torch.cat([clean, n**0.5 * sigma * torch.eye(len(mean))])
+    weights = torch.linalg.lstsq(inputs, torch.cat([clean, torch.zeros_like(clean)])).solution
+    return mean + (noisy - mean) @ weights
 
 
 def by_the_layer(n, kernel, stride, padding, output_padding):
@@ -24,6 +35,7 @@ def by_the_layer(n, kernel, stride, padding, output_padding):
 
 def encode_into_tensor(model, loader):
     codes, done = None, 0
+    model.eval()
     with torch.no_grad():
         for x, _ in loader:
             z = model.encoder(x)
@@ -32,6 +44,12 @@ def encode_into_tensor(model, loader):
             codes[done:done + len(x)] = z
             done += len(x)
     return codes
+
+
+def encode_and_go_on_training(model, loader):
+    codes = [model.eval().encoder(x).detach() for x, _ in loader]
+    model.train()
+    return torch.cat(codes)
 
 
 def corrupt_in_place(x, sigma):
@@ -54,20 +72,26 @@ def noise(draw):
 
 
 ANSWERS = {
-    "compress": {
-        "right": [compress_by_numpy],
+    "complete": {
+        "right": [complete_by_numpy],
         "wrong": [
-            (lambda x_train, x_new, share: compress_by_numpy(x_train, x_new, share)[:, :2], "shape"),
-            (lambda x_train, x_new, share: None, "returns NoneType"),
+            (complete_in_place, "have been changed"),
+            (lambda x, visible, mean, v, k: torch.where(visible, x, mean + (v @ (      # as many unknowns as pixels
+                torch.linalg.pinv(v[visible]) @ (x - mean)[:, visible].T)).T), "the same filling"),
+            (lambda x, visible, mean, v, k: torch.linalg.lstsq(v[visible, :k], (x - mean)[:, visible].T).solution.T,
+             "shape"),
+            (lambda x, visible, mean, v, k: None, "returns NoneType"),
         ]},
     "transposed_size": {
         "right": [by_the_layer],
         "wrong": [(lambda *a: (by_the_layer(*a),) * 2, "shape")]},
     "encode_all": {
-        "right": [encode_into_tensor, lambda model, loader: model.encoder(loader.to_float(loader.images)).detach()],
+        "right": [encode_into_tensor, encode_and_go_on_training],
         "wrong": [
-            (lambda model, loader: torch.cat([model.encoder(x) for x, _ in loader]), "carry their graph"),
-            (lambda model, loader: [model.encoder(x).detach() for x, _ in loader], "returns list"),
+            (lambda model, loader: torch.cat([model.eval().encoder(x) for x, _ in loader]), "carry their graph"),
+            (lambda model, loader: [model.eval().encoder(x).detach() for x, _ in loader], "returns list"),
+            (lambda model, loader: model.eval().encoder(loader.to_float(loader.images)).detach(), "at once"),
+            (lambda model, loader: torch.cat([model.encoder(x).detach() for x, _ in loader]), "in training mode"),
         ]},
     "corrupt": {
         "right": [
@@ -86,17 +110,18 @@ ANSWERS = {
             (noise(lambda x, sigma: (sigma > 0.01) * torch.randn_like(x)), "same width for every sigma"),
             (noise(lambda x, sigma: sigma * 3**0.5 * (2 * torch.rand_like(x) - 1)), "tails are missing"),
             (noise(lambda x, sigma: 0.8 * sigma * torch.randn_like(x)), "where sigma is 0.1"),
+            (noise(lambda x, sigma: torch.distributions.Laplace(0.0, sigma / 2**0.5).sample(x.shape)), "not normal"),
+            (noise(lambda x, sigma: 0.6**0.5 * sigma * torch.distributions.StudentT(5.0).sample(x.shape)),
+             "not normal"),
             (lambda x, sigma: 1 - (1 - (x + sigma * torch.randn_like(x)).abs()).abs().clamp(max=1), "not cut off"),
             (corrupt_stretched, "are stretched"),
             (lambda x, sigma: None, "shape"),
         ]},
-    "denoising_loss": {
-        "right": [lambda model, x, noisy: (model(noisy) - x).flatten(1).square().sum(1).mean(),
-                  lambda model, x, noisy: F.mse_loss(model(noisy), x) * x[0].numel(),
-                  lambda model, x, noisy: torch.dist(model(noisy), x) ** 2 / len(x)],
+    "denoise": {
+        "right": [denoise_by_regression],
         "wrong": [
-            (lambda model, x, noisy: (model(noisy) - x.sub_(1)).square().sum() / len(x), "have been changed"),
-            (lambda model, x, noisy: (model(noisy) - x).square().flatten(1).sum(1), "shape"),
-            (lambda model, x, noisy: ((model(noisy) - x).square().sum() / len(x)).item(), "carries no graph"),
+            (lambda noisy, mean, v, s, n, sigma: denoise_by_regression(noisy, mean, v, s, n, sigma / 2), "not: the"),
+            (lambda noisy, mean, v, s, n, sigma: (noisy - mean) @ v, "shape"),
+            (lambda noisy, mean, v, s, n, sigma: None, "returns NoneType"),
         ]},
 }

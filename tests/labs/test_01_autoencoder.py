@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from helpers import check_resume, definitions
 from scipy import linalg
+from scipy.stats import norm
 from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
 
 from labutils import Training, get_loaders, seed_everything
 from labutils.checkpoints import read_checkpoint, unpack
@@ -82,8 +84,8 @@ def test_the_linear_autoencoder_leaves_the_mean_where_it_is():
 
 @pytest.mark.parametrize("k", [2, 8])
 def test_the_linear_autoencoder_reaches_pca(k, tmp_path):
-    train, lab.test_loader = get_loaders("digits", 128, limit=2000)
-    flat_train, flat_test = (loader.to_float(loader.images).flatten(1) for loader in (train, lab.test_loader))
+    train, test = get_loaders("digits", 128, limit=2000)
+    flat_train, flat_test = (loader.to_float(loader.images).flatten(1) for loader in (train, test))
     mean, v, _ = lab.fit_pca(flat_train)
     model, lab.epochs = lab.LinearAutoencoder(mean, k), 60
     training = Training("linear", tmp_path, {}, model=model)
@@ -92,18 +94,90 @@ def test_the_linear_autoencoder_reaches_pca(k, tmp_path):
                                      for x in (flat_train, flat_test))
     assert len(training.history["error"]) == 60
     assert training.history["error"][-1] == pytest.approx(expected_train, rel=0.05)
-    assert lab.test_error(model) == pytest.approx(expected_test, rel=0.05)
+    found = lab.squared_errors(model, flat_test.view(-1, 1, 28, 28)).mean().item()
+    assert found == pytest.approx(expected_test, rel=0.05)
     config, tensors = read_checkpoint(tmp_path / "linear.state")
     [last_rate] = unpack(config["state"], tensors)["parts"]["schedule"]["_last_lr"]
     assert last_rate == pytest.approx(0, abs=1e-9)      # the steps shrink to zero
 
 
-def test_the_error_of_the_test_set_weighs_a_shorter_last_batch():
-    lab.test_loader = get_loaders("digits", 16, limit=36)[1]
-    x = lab.test_loader.to_float(lab.test_loader.images)
-    model = lab.MLPAutoencoder(4)
-    assert len(x) % 16 and lab.test_error(model) == pytest.approx(lab.squared_error(x, model(x)), rel=1e-5)
-    assert not model.training
+def test_squared_errors_are_those_of_each_image_in_evaluation_mode():
+    x, model = torch.rand(1003, 1, 28, 28), lab.MLPAutoencoder(4)
+    model.encoder.append(torch.nn.Dropout())
+    errors = lab.squared_errors(model, x)
+    assert not model.training and errors.shape == (1003,)
+    assert errors.mean().item() == pytest.approx(lab.squared_error(x, model(x)), rel=1e-5)
+    assert errors[1000].item() == pytest.approx(lab.squared_error(x[1000:1001], model(x[1000:1001])), rel=1e-4)
+
+
+@pytest.mark.parametrize("k", [3, 12])
+def test_pca_as_a_linear_autoencoder(k):
+    x = torch.rand(300, 784)
+    lab.mean, lab.v, _ = lab.fit_pca(x)
+    lab.device = torch.device("cpu")
+    made = lab.pca_autoencoder(k)(x.view(-1, 1, 28, 28)).flatten(1)
+    torch.testing.assert_close(made, lab.reconstruct_pca(x, lab.mean, lab.v, k), rtol=1e-3, atol=1e-4)
+
+
+def test_auc_agrees_with_scikit_learn_and_with_a_closed_form():
+    own, foreign = torch.randint(0, 9, (300,)).float(), torch.randint(2, 12, (170,)).float()      # many ties
+    expected = roc_auc_score([0] * 300 + [1] * 170, torch.cat([own, foreign]))
+    assert lab.auc(own, foreign) == pytest.approx(expected, abs=1e-9)
+    assert lab.auc(torch.randn(20_000), torch.randn(20_000) + 1) == pytest.approx(norm.cdf(2**-0.5), abs=0.01)
+    assert lab.auc(own, own) == 0.5 and lab.auc(own, torch.full((5,), -1.0)) == 0
+
+
+def test_letters_are_white_on_black_in_a_box_of_20_pixels():
+    sheets = lab.letters(("DejaVu Sans",))
+    assert sheets.shape == (26, 1, 28, 28) and sheets.min() == 0 and sheets.amax(dim=(1, 2, 3)).min() > 0.6
+    assert sheets[..., :4, :].max() == sheets[..., 24:, :].max() == sheets[..., :4].max() == sheets[..., 24:].max() == 0
+    sides = torch.stack([(sheets > 0.2).any(dim=axis).sum(dim=(1, 2)) for axis in (2, 3)])
+    assert (sides.amax(dim=0) >= 18).all() and len({sheet.sum().item() for sheet in sheets}) > 20
+
+
+def test_the_gradient_of_the_root_is_that_of_the_mean_times_the_factor_of_the_box():
+    shift, n = torch.rand(784, requires_grad=True), 32
+    e = shift.expand(n, 784).square().sum() / n
+    of_mean, of_root = (torch.autograd.grad(loss, shift, retain_graph=True)[0] for loss in (e, (n * e).sqrt()))
+    torch.testing.assert_close(of_root, 0.5 * (n / e).sqrt() * of_mean)
+
+
+def test_short_trainings_take_the_loss_the_seed_and_the_number_of_steps_that_they_are_told(monkeypatch):
+    monkeypatch.setitem(vars(lab), "batch_size", 32)
+    lab.x_train, lab.device = torch.rand(64, 1, 28, 28), torch.device("cpu")
+    weights = [lab.train_briefly(*of)[1].weight for of in ((3, 0, 1), (3, 0, 1), (3, 1, 1), (3, 0, 2), (3, 0, 2, True))]
+    assert torch.equal(*weights[:2])
+    assert not any(torch.equal(weights[a], weights[b]) for a, b in ((0, 2), (0, 3), (3, 4)))
+    # one step of Adam has the length of its rate, whatever the loss is multiplied by
+    far = (lab.train_briefly(3, 0, 1, True)[1].weight - weights[0]).abs() > 1e-5
+    assert far.float().mean() < 0.01        # only where the gradient is next to nothing
+
+
+def test_the_best_linear_denoiser_has_the_error_of_its_formula():
+    variance, n, sigma = torch.linspace(0.1, 4, 20), 100_000, 0.7
+    axes = torch.linalg.qr(torch.randn(20, 20))[0]
+    clean = torch.randn(n, 20) * variance.sqrt() @ axes.T + 3
+    made = lab.denoise(clean + sigma * torch.randn_like(clean), torch.full((20,), 3.0), axes, (n * variance).sqrt(), n,
+                       sigma)
+    expected = (variance * sigma**2 / (variance + sigma**2)).sum().item()
+    assert lab.squared_error(clean, made) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_picture_of_the_subspace_is_completed_exactly():
+    x = torch.randn(50, 4) @ torch.randn(4, 30) + 2
+    mean, v, _ = lab.fit_pca(x)
+    visible = torch.arange(30) % 3 > 0
+    torch.testing.assert_close(lab.complete(x * visible, visible, mean, v, 4), x, rtol=1e-3, atol=1e-3)
+
+
+def test_few_labels_do_not_depend_on_the_unit_or_the_origin_of_the_features():
+    train, test = get_loaders("digits", 64, limit=400)
+    lab.train_loader, lab.test_loader, lab.n_labels = train, test, 60
+    flat = [loader.to_float(loader.images).flatten(1) for loader in (train, test)]
+    plain, moved = (lab.accuracy_with_few_labels(*(scale * x + shift for x in flat), 30, n_draws=3)
+                    for scale, shift in ((1, 0), (50, 7)))
+    torch.testing.assert_close(plain, moved, rtol=0, atol=0.02)
+    assert plain.min() > 0.4 and len(set(plain.tolist())) > 1
 
 
 @pytest.mark.slow
