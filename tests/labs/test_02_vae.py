@@ -469,3 +469,13 @@ def test_split_kl_agrees_with_the_integrals_over_a_handful_of_gaussians(mu, logv
 def test_the_information_reaches_its_ceiling_if_no_two_codes_touch():
     information, mismatch = lab.split_kl(torch.arange(-5.0, 6)[:, None] * 10, torch.zeros(11, 1), 1000)
     torch.testing.assert_close(information, torch.full((1000,), math.log(11)), rtol=0, atol=2e-3)
+
+
+def test_coverage_counts_the_real_images_with_a_sample_among_their_three_neighbours():
+    real, samples = torch.randn(1200, 2), torch.randn(90, 2) * 0.3
+    expected = 0
+    for i, centre in enumerate(real):       # by hand: no more than two other real images are nearer than a sample
+        others = (torch.cat([real[:i], real[i + 1:]]) - centre).norm(dim=1)
+        expected += int((others < (samples - centre).norm(dim=1).min()).sum()) <= 2
+    assert lab.coverage(real, samples) == pytest.approx(expected / 1200, abs=1e-6) and 50 < expected < 1100
+    assert lab.coverage(real, real) == 1 and lab.coverage(real, real + 100) == 0
