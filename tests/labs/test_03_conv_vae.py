@@ -167,7 +167,7 @@ def test_the_fitted_sigma_is_the_root_of_the_mean_squared_error():
 
 
 def test_the_gaussian_elbo_takes_its_sigma_from_known_images():
-    vae, known, x = Linear(), torch.rand(64, 1, 4, 4), torch.rand(64, 1, 4, 4)
+    vae, known, x = Linear(), torch.rand(64, 1, 4, 4) / 4, torch.rand(64, 1, 4, 4)
     with torch.no_grad():
         vae.encoder[1].weight[2:] = 0
         vae.encoder[1].bias[2:] = -60       # a code without noise makes the sum exact
