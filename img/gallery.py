@@ -7,7 +7,7 @@ from labutils import collage, get_loaders, save_image
 from labutils.paths import PROJECT_ROOT
 
 ROWS, COLUMNS, SIDE, SCALE = 5, 6, 28, 2
-SHEETS = (("02_vae/samples_epoch_010.png", 1), ("04_gan/dcgan_samples.png", 2), ("05_wgan/samples.png", 2))
+SHEETS = (("02_vae/samples_epoch_010.png", 1), ("04_gan/dcgan_samples.png", 2), ("05_wgan/penalty_samples.png", 2))
 
 
 def corner(path, scale):
@@ -21,7 +21,7 @@ def corner(path, scale):
 
 
 def main():
-    """Write the four blocks side by side: real digits, VAE, DCGAN, WGAN."""
+    """Write the four blocks side by side: real digits, VAE, DCGAN, WGAN with gradient penalty."""
     _, test = get_loaders("mnist")
     runs = PROJECT_ROOT / "runs/full" if (PROJECT_ROOT / "runs/full/04_gan").exists() else PROJECT_ROOT / "runs"
     blocks = [collage(test.images[:ROWS * COLUMNS], COLUMNS, scale=SCALE)]
