@@ -176,7 +176,7 @@ class Training:
         """Return what is left of the display: epochs, time, and the last values of the curves."""
         n = max(self.n_epochs - self.first + 1, 0)
         values = [f"{name.replace('_', ' ')} {self.history[name][-1]:.4g}" for name in self.curve_names]
-        return f"{n} epoch{'s' * (n != 1)} in {duration(self.seconds)}" + (": " + ", ".join(values)) * bool(values)
+        return f"{self.name}: " + ", ".join([f"{n} epoch{'s' * (n != 1)} in {duration(self.seconds)}", *values])
 
     @property
     def images_per_second(self):
@@ -191,7 +191,7 @@ class Training:
             yield batch
             passed = time.perf_counter() - self.start
             left = duration(passed * (n_left - number) / (before + number))
-            self.live.tell(f"epoch {self.epoch} of {self.n_epochs}, batch {number} of {n_batches}: "
+            self.live.tell(f"{self.name}: epoch {self.epoch} of {self.n_epochs}, batch {number} of {n_batches}, "
                            f"{duration(passed)}, about {left} to go")
 
     def add(self, n, **values):

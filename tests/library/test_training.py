@@ -120,13 +120,14 @@ def test_a_line_says_how_far_the_training_is_and_one_is_left(tmp_path, monkeypat
     monkeypatch.setattr("labutils.training.LiveDisplay.tell", lambda _, line: lines.append(line))
     for first, last in ((1, 3), (4, 5)):        # 64 images make 3 batches of 24 at most
         train(tmp_path, last, resume=first > 1, curves=["loss", "trace"])
-        assert [line.split(":")[0] for line in lines] == [
-            f"epoch {epoch} of {last}, batch {batch} of 3" for epoch in range(first, last + 1) for batch in (1, 2, 3)]
-        assert re.fullmatch(r"\d s, about 0 s to go", lines[-1].split(": ")[1])
+        steps = [(epoch, batch) for epoch in range(first, last + 1) for batch in (1, 2, 3)]
+        for line, (epoch, batch) in zip(lines, steps, strict=True):
+            assert re.fullmatch(rf"a: epoch {epoch} of {last}, batch {batch} of 3, \d s, about \d s to go", line)
+        assert lines[-1].endswith("about 0 s to go")
         lines.clear()
         out, err = capsys.readouterr()
         n = last - first + 1
-        assert re.fullmatch(rf"{n} epochs in \d s: loss 0\.\d+, trace -{last}", out.splitlines()[-1]) and not err
+        assert re.fullmatch(rf"a: {n} epochs in \d s, loss 0\.\d+, trace -{last}", out.splitlines()[-1]) and not err
 
 
 def test_the_time_that_is_left_is_read_off_the_batches_of_this_run(tmp_path, monkeypatch):
@@ -134,7 +135,7 @@ def test_the_time_that_is_left_is_read_off_the_batches_of_this_run(tmp_path, mon
     monkeypatch.setattr("labutils.training.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr("labutils.training.LiveDisplay.tell", lambda _, line: lines.append(line))
     train(tmp_path, 2)
-    assert lines[0].endswith(": 10 s, about 50 s to go") and lines[3].endswith(": 40 s, about 20 s to go")
+    assert lines[0].endswith(", 10 s, about 50 s to go") and lines[3].endswith(", 40 s, about 20 s to go")
     assert [duration(seconds) for seconds in (0.4, 59.6, 61, 3600)] == ["0 s", "1 min 0 s", "1 min 1 s", "60 min 0 s"]
 
 
@@ -179,7 +180,7 @@ def test_curves_and_event_files_get_each_note_and_are_closed_at_the_end(tmp_path
             calls.append(line.split(" in ")[0])
     monkeypatch.setattr("labutils.training.LiveDisplay", Display)
     train(tmp_path, 2, curves=["loss"], tensorboard_dir="events")
-    assert calls == [((["loss"],), {"run": "a", "tensorboard_dir": "events"}), 1, 2, "2 epochs"]
+    assert calls == [((["loss"],), {"run": "a", "tensorboard_dir": "events"}), 1, 2, "a: 2 epochs"]
 
 
 def test_pictures_are_kept_and_saved(tmp_path):
