@@ -116,7 +116,8 @@ class WatchedEngine(NBClientEngine):
         """Execute the notebook of papermill's `manager`, and call `save` now and then; time-outs in seconds."""
         watch.notebook = manager.nb
         quiet = logging.getLogger("labs.quiet")     # what it would print is in the error that we report
-        quiet.setLevel(logging.CRITICAL)
+        for logger in (quiet, logging.getLogger("tornado.general")):    # the second: of a kernel that was just killed
+            logger.setLevel(logging.CRITICAL)
         WatchedClient(manager, watch, save, kernel_name=kernel_name, startup_timeout=start_timeout,
                       timeout=execution_timeout, extra_arguments=list(QUIET_KERNEL),
                       resources={"metadata": {"path": folder}}, log=quiet).execute()

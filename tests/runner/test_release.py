@@ -89,7 +89,7 @@ def test_every_check_fails_in_the_student_version_and_passes_with_the_solutions(
              if cell.metadata.get("nbgrader", {}).get("grade")]
     for name in names:
         exec(stubs[name].source, space)
-        with pytest.raises(NotImplementedError, match=f"{name}: put your answer"):
+        with pytest.raises(NotImplementedError, match=f"put your answer into {name}, "):
             exec(f"checks.check_{name}({name})", space)
         exec(answers[name].source, space)
         exec(f"checks.check_{name}({name})", space)
@@ -101,11 +101,12 @@ def test_stubs_keep_the_signature_and_the_docstring(lab):
     notebook = read_lab(lab)
     stubs = solutions(student_version(lab, notebook))
     for name, cell in solutions(notebook).items():
-        whole, stub = ast.parse(cell.source), ast.parse(stubs[name].source)
-        for one, other in zip(whole.body, stub.body):
-            if isinstance(one, ast.FunctionDef):
-                assert ast.unparse(one.args) == ast.unparse(other.args)
-                assert ast.get_docstring(one) == ast.get_docstring(other) and ast.get_docstring(one)
+        whole, stub = ({part.name: part for part in ast.parse(source).body if isinstance(part, ast.FunctionDef)}
+                       for source in (cell.source, stubs[name].source))
+        assert name in stub or name not in whole, "what the exercise asks for"      # and not a helper of its solution
+        for function, other in stub.items():
+            assert ast.unparse(whole[function].args) == ast.unparse(other.args)
+            assert ast.get_docstring(whole[function]) == ast.get_docstring(other) and ast.get_docstring(other)
 
 
 # -------------------------------------------------------------------------------------- the command
