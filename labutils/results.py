@@ -1,4 +1,4 @@
-"""The end of every lab: a table of its metrics."""
+"""What a lab reports: its metrics at the end, and times in words."""
 
 import json
 import math
@@ -32,3 +32,11 @@ def plain(name, value):
     except TypeError:
         value = str(value)      # such as a torch.device
     return value
+
+
+def duration(seconds):
+    """Return seconds in words."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"

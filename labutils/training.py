@@ -10,6 +10,7 @@ from .device import get_device, seed_everything
 from .images import save_image
 from .paths import make_dir, project_path
 from .plots import LiveDisplay
+from .results import duration
 from .speed import keep_memory
 
 
@@ -95,12 +96,6 @@ def progress(iterable, description):
         live.tell(f"{description}: {number} of {total}")
         yield item
     live.close()
-
-
-def duration(seconds):
-    """Return a time for readers, such as 45 s or 8 min 20 s."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 class Training:

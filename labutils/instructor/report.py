@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..paths import replacing
 from ..plots import COLOURS
+from ..results import duration
 from .labs import UsageError
 from .record import is_number, natural, read_run
 
@@ -145,14 +146,6 @@ def short(value, digits=4):
     if not is_number(value):
         return str(value)
     return f"{value:.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.{digits}g}"
-
-
-def duration(seconds):
-    """Return seconds in words."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def pair_list(values):

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from labutils import save_checkpoint
 from labutils.instructor import cli
 from labutils.instructor.record import Run, natural, read_run
-from labutils.instructor.report import (chart, charts, csv_cell, duration, line_styles, make_report, metric_table,
+from labutils.instructor.report import (chart, charts, csv_cell, line_styles, make_report, metric_table,
                                         pictures, read_curves, short, spread, thumbnail)
 from labutils.paths import PROJECT_ROOT
+from labutils.results import duration
 
 EVIL = '<script>document.title = "hacked"</script> & "quoted" \'é漢\''
 
