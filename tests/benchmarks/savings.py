@@ -12,31 +12,18 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
-from PIL import Image
-from torchvision.transforms.functional import to_tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers import definitions  # noqa: E402
+from speed import plain_loader  # noqa: E402
 
 from labutils import AverageMeter, GraphedStep, get_device, get_loaders, seed_everything  # noqa: E402
 
 N_STEPS = 15
-
-
-class OneByOne(torch.utils.data.Dataset):
-    """The training set as most labs serve it: each picture separately, through PIL and ToTensor."""
-
-    def __init__(self, loader):
-        self.images, self.labels = loader.images[:, 0].cpu().numpy(), loader.labels.tolist()
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return to_tensor(Image.fromarray(self.images[i])), self.labels[i]
 
 
 def steps(lab, loader, device, *, fused=False, read=False, bfloat16=False, graph=False):
@@ -60,7 +47,6 @@ def main():
     """Print the milliseconds of a step, with one saving more in each line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--architecture", default="784-400-20")
     parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
@@ -71,8 +57,8 @@ def main():
         lab.architecture = options.architecture
         return steps(lab, loader, device, **savings)
 
-    in_memory, _ = get_loaders(options.dataset, definitions("02_vae").batch_size, device=device)
-    one_by_one = torch.utils.data.DataLoader(OneByOne(in_memory), in_memory.batch_size, shuffle=True)
+    in_memory, _ = get_loaders("mnist", definitions("02_vae").batch_size, device=device)
+    one_by_one = plain_loader(SimpleNamespace(image_range=(0, 1), batch_size=in_memory.batch_size))
     trainings = {"the plain loop": start(one_by_one, read=True), "+ data in memory": start(in_memory, read=True),
                  "+ no reading in the loop": start(in_memory), "+ fused optimiser": start(in_memory, fused=True),
                  "+ bfloat16": start(in_memory, fused=True, bfloat16=True)}
