@@ -6,6 +6,7 @@ NAMES = {
     "checkpoints": ("CheckpointError", "find_pretrained", "load_checkpoint", "save_checkpoint"),
     "data": ("DatasetError", "get_loaders"),
     "device": ("get_device", "seed_everything"),
+    "errors": ("BadValue",),
     "images": ("collage", "save_image", "show", "to_uint8"),
     "plots": ("plot_curves", "show_figure"),
     "results": ("show_results",),

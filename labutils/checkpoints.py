@@ -13,12 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .device import get_device
+from .errors import OneLine
 from .paths import PROJECT_ROOT, project_path, replacing
 
 PRETRAINED_DIR = PROJECT_ROOT / "checkpoints"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(OneLine, RuntimeError):
     """A checkpoint cannot be read, or belongs to another network."""
 
 
@@ -31,9 +32,13 @@ def save_checkpoint(path, *, config, **state):
 
     Returns the path.
     """
-    return write_checkpoint(path, config, {f"{name}/{key}": tensor.detach().cpu().contiguous()
-                                           for name, module in state.items()
-                                           for key, tensor in module.state_dict().items()})
+    return write_checkpoint(path, config, weights_of(state))
+
+
+def weights_of(modules):
+    """Return the weights of modules by name as {"module/parameter": tensor on the CPU}."""
+    return {f"{name}/{key}": tensor.detach().cpu().contiguous()
+            for name, module in modules.items() for key, tensor in module.state_dict().items()}
 
 
 def write_checkpoint(path, config, tensors):

@@ -5,6 +5,8 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import BadFolder
+
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 HALF_WRITTEN = ".part-"      # the start of a file's name until it is complete
 
@@ -20,8 +22,8 @@ def make_dir(path):
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"cannot create the folder {folder}: {error.strerror}; "
-                      "choose another one, where you may write") from error
+        raise BadFolder(f"cannot create the folder {folder}: {error.strerror}; "
+                        "choose another one, where you may write") from error
     return folder
 
 

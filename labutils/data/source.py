@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from ..errors import OneLine
 from ..paths import PROJECT_ROOT, make_dir, project_path
 
 
-class DatasetError(RuntimeError):
+class DatasetError(OneLine, RuntimeError):
     """A data set is missing and cannot be downloaded, or one of its files is damaged."""
 
 
