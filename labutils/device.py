@@ -5,6 +5,8 @@ import random
 import numpy as np
 import torch
 
+from .errors import BadValue
+
 
 def get_device(prefer="auto"):
     """Return a `torch.device`; "auto" takes CUDA, then MPS, then the CPU.
@@ -23,8 +25,8 @@ def get_device(prefer="auto"):
         there = False
     if not there:
         found = ", ".join(name for name, exists in available.items() if exists)
-        raise ValueError(f"device={prefer!r}: not available here; torch {torch.__version__} finds: "
-                         f'{found}. Take one of these, or device="auto"')
+        raise BadValue(f"device={prefer!r}: not available here; torch {torch.__version__} finds: "
+                       f'{found}. Take one of these, or device="auto"')
     return device
 
 
@@ -39,4 +41,4 @@ def seed_everything(seed):
 def require_seed(seed):
     """Raise `ValueError` unless `seed` is a whole number from 0 to 2**32 - 1 (NumPy's bound)."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed!r}: must be a whole number from 0 to {2**32 - 1}")
+        raise BadValue(f"seed={seed!r}: must be a whole number from 0 to {2**32 - 1}")

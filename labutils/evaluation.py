@@ -15,6 +15,7 @@ from torch import nn
 from .checkpoints import find_pretrained, load_checkpoint, save_checkpoint
 from .data import InMemoryLoader, get_loaders
 from .device import get_device
+from .errors import BadValue
 from .speed import autocast
 from .training import progress
 
@@ -55,8 +56,8 @@ def load_classifier(dataset, train_loader):
     """
     images, labels = train_loader.images, train_loader.labels
     if images.shape[1:] != (1, 28, 28) or labels.ndim != 1:
-        raise ValueError(f"dataset={dataset!r}: pictures of shape {tuple(images.shape[1:])}, labels of shape "
-                         f"{tuple(labels.shape)}; the classifier needs pictures of shape (1, 28, 28), one class each")
+        raise BadValue(f"dataset={dataset!r}: pictures of shape {tuple(images.shape[1:])}, labels of shape "
+                       f"{tuple(labels.shape)}; the classifier needs pictures of shape (1, 28, 28), one class each")
     path = find_pretrained(SHIPPED) if dataset in DIGITS else None
     if path is None:
         return train_classifier(images, labels, n_epochs=2)
@@ -122,7 +123,7 @@ def frechet_distance(a, b):
     """
     a, b = (np.asarray(torch.as_tensor(features).cpu(), dtype=np.float64) for features in (a, b))
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"{len(a)} and {len(b)} pictures: a covariance needs at least two on each side")
+        raise BadValue(f"{len(a)} and {len(b)} pictures: a covariance needs at least two on each side")
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     # the trace of the root is the sum of the roots of the eigenvalues; rounding can make these slightly complex
     trace_of_root = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).astype(complex)).real.sum()
@@ -138,7 +139,7 @@ def kid(a, b, within_b=None):
     classifier. `within_b` is `mean_kernel(b)` if that is known. Raises `ValueError` for fewer than two rows.
     """
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"{len(a)} and {len(b)} pictures: pairs need at least two on each side")
+        raise BadValue(f"{len(a)} and {len(b)} pictures: pairs need at least two on each side")
     within_b = mean_kernel(b) if within_b is None else within_b
     return mean_kernel(a) + within_b - 2 * mean_kernel(a, b)
 
@@ -164,7 +165,7 @@ def precision_recall(real, samples, k=3, real_radii=None):
     points or fewer.
     """
     if min(len(real), len(samples)) <= k:
-        raise ValueError(f"{len(real)} real and {len(samples)} sampled pictures: more than k={k} are needed")
+        raise BadValue(f"{len(real)} real and {len(samples)} sampled pictures: more than k={k} are needed")
     real_radii = ball_radii(real, k) if real_radii is None else real_radii
     inside, covered = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
     for part, radii in zip(samples.split(1000), ball_radii(samples, k).split(1000)):
@@ -214,7 +215,7 @@ def evaluate_samples(classifier, draw, train_images, test_images, n_samples=10_0
     Raises `ValueError` for fewer than two draws, and if `draw` returns anything else than n uint8 pictures.
     """
     if n_draws < 2:
-        raise ValueError(f"n_draws={n_draws}: a standard deviation needs at least two")
+        raise BadValue(f"n_draws={n_draws}: a standard deviation needs at least two")
     n = min(n_samples, len(train_images), len(test_images))
     reference, _ = judge(classifier, train_images[:n])
     radii, within = ball_radii(reference), mean_kernel(reference)
@@ -233,7 +234,7 @@ def evaluate_samples(classifier, draw, train_images, test_images, n_samples=10_0
     for _ in range(n_draws):
         samples = torch.as_tensor(draw(n), device=train_images.device)
         if len(samples) != n or samples.dtype != torch.uint8:
-            raise ValueError(f"draw({n}) returned {len(samples)} pictures of {samples.dtype}, not {n} of torch.uint8")
+            raise BadValue(f"draw({n}) returned {len(samples)} pictures of {samples.dtype}, not {n} of torch.uint8")
         draws.append(metrics_of(samples, max(n_nearest // n_draws, 1)))
     test = metrics_of(test_images[:n], n_nearest)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from IPython.display import Image, display
 
+from .errors import BadValue
 from .paths import project_path, replacing
 
 
@@ -18,7 +19,7 @@ def require_range(image_range):
             return
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"image_range={image_range!r}: must be (low, high) with low < high, for example (0, 1) or (-1, 1)")
+    raise BadValue(f"image_range={image_range!r}: must be (low, high) with low < high, for example (0, 1) or (-1, 1)")
 
 
 def to_uint8(array, image_range=(0, 1)):
@@ -34,10 +35,10 @@ def to_uint8(array, image_range=(0, 1)):
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"an image of dtype {array.dtype}: a picture is a tensor or an array of real numbers")
+        raise BadValue(f"an image of dtype {array.dtype}: a picture is a tensor or an array of real numbers")
     if not np.isfinite(array).all():
-        raise ValueError("the image holds values that are not finite (NaN or infinity); "
-                         "look at the loss: the training has probably diverged")
+        raise BadValue("the image holds values that are not finite (NaN or infinity); "
+                       "look at the loss: the training has probably diverged")
     low, high = image_range
     return np.rint((array.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
@@ -55,11 +56,11 @@ def collage(images, n_cols, *, image_range=(0, 1), scale=1):
     if tiles.ndim == 3:
         tiles = tiles[:, None]
     if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or len(tiles) == 0:
-        raise ValueError(f"images of shape {tuple(tiles.shape)}: a collage takes (N, H, W), "
-                         "(N, 1, H, W) or (N, 3, H, W), and at least one picture")
+        raise BadValue(f"images of shape {tuple(tiles.shape)}: a collage takes (N, H, W), "
+                       "(N, 1, H, W) or (N, 3, H, W), and at least one picture")
     for name, value in (("n_cols", n_cols), ("scale", scale)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
+            raise BadValue(f"{name}={value!r}: must be a whole number of at least 1")
     n, channels, height, width = tiles.shape
     n_rows = -(-n // n_cols)
     sheet = np.zeros((n_rows * n_cols, channels, height, width), np.uint8)
@@ -108,7 +109,7 @@ def save_image(path, image):
     try:
         content = encode(image, path.suffix)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise BadValue(f"{path}: {error}") from None
     with replacing(path) as part:
         part.write_bytes(content)
     return path
@@ -118,11 +119,11 @@ def encode(image, ending=".png"):
     """Return the bytes of a picture file with this ending, from uint8 (H, W) or RGB (H, W, 3); raises `ValueError`."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:
-        raise ValueError(f"an image of dtype {image.dtype} and shape {image.shape}; a picture to save is uint8, "
-                         "(H, W) or (H, W, 3): use to_uint8 or collage first")
+        raise BadValue(f"an image of dtype {image.dtype} and shape {image.shape}; a picture to save is uint8, "
+                       "(H, W) or (H, W, 3): use to_uint8 or collage first")
     bgr = image[..., ::-1] if image.ndim == 3 else image       # OpenCV's order of colours
     try:
         options = [cv2.IMWRITE_PNG_COMPRESSION, 9]      # about half the bytes of OpenCV's default
         return cv2.imencode(ending, np.ascontiguousarray(bgr), options)[1].tobytes()
     except cv2.error:
-        raise ValueError(f"unknown picture format {ending!r}; take .png") from None
+        raise BadValue(f"unknown picture format {ending!r}; take .png") from None

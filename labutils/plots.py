@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
+from .errors import BadValue
 from .paths import project_path
 
 SCREEN_DPI = 72     # keeps a notebook with its pictures under 1 MB
@@ -145,6 +146,6 @@ def event_writer(tensorboard_dir, run):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ValueError(f"tensorboard_dir={str(tensorboard_dir)!r}: the package tensorboard is not installed; "
-                         "pip install tensorboard, or take tensorboard_dir=None") from None
+        raise BadValue(f"tensorboard_dir={str(tensorboard_dir)!r}: the package tensorboard is not installed; "
+                       "pip install tensorboard, or take tensorboard_dir=None") from None
     return SummaryWriter(project_path(tensorboard_dir) / run)

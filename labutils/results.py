@@ -3,6 +3,8 @@
 import json
 import math
 
+from .errors import BadValue
+
 METRICS_TYPE = "application/vnd.labutils.metrics+json"     # our own: no page shows it, the labs command reads it
 
 
@@ -25,8 +27,8 @@ def plain(name, value):
     """Return a metric in a form that JSON can hold; tensors and NumPy scalars become Python numbers."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}={value}: not a finite number; the training has diverged, "
-                         "try a smaller learning rate")
+        raise BadValue(f"{name}={value}: not a finite number; the training has diverged, "
+                       "try a smaller learning rate")
     try:
         json.dumps(value)
     except TypeError:

@@ -7,6 +7,7 @@ from torch import nn
 
 from .checkpoints import find_pretrained, load_checkpoint, load_state, save_checkpoint, save_state
 from .device import get_device, seed_everything
+from .errors import BadValue
 from .images import save_image
 from .paths import make_dir, project_path
 from .plots import LiveDisplay
@@ -33,8 +34,8 @@ def require_positive(**settings):
     """Raise `ValueError` unless every setting is a whole number of at least 1."""
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r}: must be a whole number of at least 1; "
-                             "set it in the parameters cell")
+            raise BadValue(f"{name}={value!r}: must be a whole number of at least 1; "
+                           "set it in the parameters cell")
 
 
 def init_weights(module, std=0.02):

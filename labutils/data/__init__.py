@@ -4,6 +4,7 @@ A new data set is one class, a `Source` that says where its files are and how th
 """
 
 from ..device import get_device, require_seed
+from ..errors import BadValue
 from ..images import require_range
 from ..paths import project_path
 from .bundled import Digits, Faces
@@ -29,7 +30,7 @@ def find_source(name):
     if isinstance(name, str) and name.startswith("folder:") and name != "folder:":
         return Folder(project_path(name.removeprefix("folder:")))
     if not isinstance(name, str) or name not in SOURCES:
-        raise ValueError(f"unknown data set {name!r}: dataset must be one of {', '.join(DATASETS)}")
+        raise BadValue(f"unknown data set {name!r}: dataset must be one of {', '.join(DATASETS)}")
     return SOURCES[name]
 
 
@@ -61,8 +62,8 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
     device = get_device(device)
     images, labels, test_images, test_labels = load_dataset(name, data_dir, limit)
     if image_shape is not None and images.shape[1:] != image_shape:
-        raise ValueError(f"dataset={name!r}: its pictures have the shape {tuple(images.shape[1:])} (channels, height, "
-                         f"width), but the networks need {image_shape}: choose another data set, or adapt the networks")
+        raise BadValue(f"dataset={name!r}: its pictures have the shape {tuple(images.shape[1:])} (channels, height, "
+                       f"width), but the networks need {image_shape}: choose another data set, or adapt the networks")
     train = InMemoryLoader(images[:limit].to(device), labels[:limit].to(device), batch_size,
                            image_range=image_range, shuffle=True, seed=seed)
     test = InMemoryLoader(test_images[:limit].to(device), test_labels[:limit].to(device),
@@ -73,4 +74,4 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
 def require_count(name, value, hint=""):
     """Raise `ValueError` unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r}: must be a whole number of at least 1{hint}")
+        raise BadValue(f"{name}={value!r}: must be a whole number of at least 1{hint}")
