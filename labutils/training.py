@@ -2,13 +2,24 @@
 
 import time
 
+import cv2
+import numpy as np
 import torch
+from IPython import get_ipython
 from torch import nn
 
-from .checkpoints import find_pretrained, load_checkpoint, load_state, save_checkpoint, save_state
+from .checkpoints import (
+    find_pretrained,
+    load_checkpoint,
+    load_state,
+    read_checkpoint,
+    save_state,
+    weights_of,
+    write_checkpoint,
+)
 from .device import get_device, seed_everything
 from .errors import BadValue
-from .images import save_image
+from .images import encode, save_image
 from .paths import make_dir, project_path
 from .plots import LiveDisplay
 from .results import duration
@@ -20,14 +31,25 @@ def set_up(seed, device, out_dir, **counts):
 
     counts  parameters that must be whole numbers of at least 1, by name, such as `epochs=epochs`
 
-    Returns the `torch.device` and the `Path`; raises `ValueError` for a bad count, seed or device.
+    From here on an interrupt ends in one line. Returns the `torch.device`; raises `ValueError` for a bad count, seed
+    or device, and `OSError` for a folder that cannot be made.
     """
     require_positive(**counts)
     seed_everything(seed)
     device = get_device(device)
+    make_dir(out_dir)
     keep_memory()
+    if shell := get_ipython():
+        shell.set_custom_exc((KeyboardInterrupt,), show_interrupt)
     print(f"running on {device}")
-    return device, make_dir(out_dir)
+    return device
+
+
+def show_interrupt(shell, kind, error, trace, tb_offset=None):
+    """Show an interrupt (Kernel, Interrupt) in one line, which says what a training keeps; IPython calls it."""
+    training, cell = Training.running or (None, None)
+    line = training.interrupted() if cell == shell.execution_count else "Interrupted."
+    shell._showtraceback(kind, error, [line])       # the cell still counts as failed: Run All stops here
 
 
 def require_positive(**settings):
@@ -90,6 +112,14 @@ class AverageMeter:
         return self.sum / self.count if self.count else float("nan")
 
 
+def require_same(settings, loader):
+    """Raise `ValueError` if a loader was made with another data set, batch size or limit than `settings` say."""
+    for name, value in loader.settings.items():
+        if settings.get(name, value) != value:
+            raise BadValue(f"{name}={settings[name]!r}: set after the loader was made, with {value!r}; run the cell "
+                           "that calls get_loaders, then this one again")
+
+
 def progress(iterable, description):
     """Go through an iterable that has a length; in an open notebook a line says how far, and is gone at the end."""
     live, total = LiveDisplay(), len(iterable)
@@ -117,16 +147,19 @@ class Training:
     tensorboard_dir  folder for TensorBoard's event files; None: none are written
     modules          the networks whose weights are saved, by name
 
-    `history` is {name: list of numbers}, `pictures` a list of uint8 arrays. `seconds` is the time spent in `epochs`:
-    0 if the weights were loaded.
+    `history` is {name: list of numbers}, `pictures` a list of uint8 arrays, `n_epochs` the number of complete epochs.
+    `seconds` is the time spent in `epochs`: 0 if the weights were loaded.
     """
+
+    running = None      # the training whose loop runs, and the number of its cell
 
     def __init__(self, name, out_dir, settings, *, curves=(), resume=False, tensorboard_dir=None, **modules):
         self.name, self.out_dir, self.settings, self.modules = name, project_path(out_dir), settings, modules
         self.resume, self.curve_names, self.tensorboard_dir = resume, curves, tensorboard_dir
         self.history, self.pictures, self.seconds = {}, [], 0.0
-        self.n_epochs, self.n_images, self.epoch, self.loader, self.live, self.meters = 0, 0, 0, None, None, {}
-        self.start = self.first = None
+        self.state_path = self.out_dir / f"{name}.state"
+        self.n_epochs, self.n_images, self.epoch, self.meters = 0, 0, 0, {}
+        self.start = self.first = self.n_wanted = self.loader = self.parts = self.live = None     # `begin` sets them
 
     def load(self, *same):
         """Load the weights that the course ships under this name; return whether there are any.
@@ -139,6 +172,7 @@ class Training:
         device = next(next(iter(self.modules.values())).parameters()).device
         config = load_checkpoint(path, device=device, **self.modules)
         self.history, self.n_epochs = config.get("history", {}), config["epochs"]
+        self.pictures = unpack_pictures(read_checkpoint(path)[1])
         print(f"loaded {path.name}: no training")
         return True
 
@@ -148,31 +182,51 @@ class Training:
         In an open notebook a line says how far the training is, above the curves. In the end one line is left: how many
         epochs it took, how long, and the last values of the curves.
 
-        loader  training batches, which `batches` serves
+        loader  training batches, which `batches` serves, from its first order on: that of the seed in the settings
         parts   what else has a state, by name: optimisers and schedules
 
-        Raises `CheckpointError` for a state that is damaged or belongs to another training.
+        Raises `CheckpointError` for a state that is damaged or belongs to another training, and `ValueError` for a
+        loader that was made with other settings.
         """
-        self.start, self.first = time.perf_counter(), 1
-        path = self.out_dir / f"{self.name}.state"
-        self.n_epochs, self.loader, parts = n_epochs, loader, {**self.modules, **parts, "loader": loader}
-        if self.resume and path.is_file():
-            done, (self.history, self.pictures) = load_state(path, self.settings, parts)
-            print(f"going on after epoch {done}, from {path.name}")
-            self.first = done + 1
-        self.live = LiveDisplay(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
+        require_same(self.settings, loader)
+        if "seed" in self.settings:
+            loader.generator.manual_seed(self.settings["seed"])
+        self.begin(n_epochs, loader, {**self.modules, **parts, "loader": loader})
         for self.epoch in range(self.first, n_epochs + 1):
             yield self.epoch
+            self.n_epochs = self.epoch
             self.n_images += loader.n_images
-            save_state(path, self.settings, self.epoch, parts, [self.history, self.pictures])
+            save_state(self.state_path, self.settings, self.epoch, self.parts, [self.history, self.pictures])
         self.seconds += time.perf_counter() - self.start
         self.live.close(self.last_line())
+        Training.running = None
+
+    def begin(self, n_epochs, loader, parts):
+        """Prepare the loop of `epochs`; load the state of a training that is to go on."""
+        self.start, self.first, self.n_wanted, self.loader, self.parts = time.perf_counter(), 1, n_epochs, loader, parts
+        shell = get_ipython()
+        Training.running = self, shell and shell.execution_count
+        if self.resume and self.state_path.is_file():
+            self.n_epochs, (self.history, self.pictures) = load_state(self.state_path, self.settings, parts)
+            print(f"going on after epoch {self.n_epochs}, from {self.state_path.name}")
+            self.first = self.n_epochs + 1
+        self.live = LiveDisplay(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
 
     def last_line(self):
         """Return what is left of the display: epochs, time, and the last values of the curves."""
-        n = max(self.n_epochs - self.first + 1, 0)
+        n = self.n_epochs - self.first + 1
         values = [f"{name.replace('_', ' ')} {self.history[name][-1]:.4g}" for name in self.curve_names]
         return f"{self.name}: " + ", ".join([f"{n} epoch{'s' * (n != 1)} in {duration(self.seconds)}", *values])
+
+    def interrupted(self):
+        """Close the display; return the line that says what an interrupted training has kept, and how to go on."""
+        self.live.close()
+        Training.running, n = None, self.n_epochs
+        start = f"Interrupted in epoch {self.epoch} of {self.n_wanted}: "
+        if n == 0:
+            return start + "nothing is kept yet. Run this cell again to train from the beginning."
+        return start + (f"{n} complete epoch{'s are' if n > 1 else ' is'} kept. To go on, set resume = True in the "
+                        "parameters, run that cell, then this one.")
 
     @property
     def images_per_second(self):
@@ -182,12 +236,12 @@ class Training:
     def batches(self):
         """Yield the batches of the loader once, and tell how far the training is."""
         n_batches, before = len(self.loader), (self.epoch - self.first) * len(self.loader)
-        n_left = (self.n_epochs - self.epoch + 1) * n_batches
+        n_left = (self.n_wanted - self.epoch + 1) * n_batches
         for number, batch in enumerate(self.loader, 1):
             yield batch
             passed = time.perf_counter() - self.start
             left = duration(passed * (n_left - number) / (before + number))
-            self.live.tell(f"{self.name}: epoch {self.epoch} of {self.n_epochs}, batch {number} of {n_batches}, "
+            self.live.tell(f"{self.name}: epoch {self.epoch} of {self.n_wanted}, batch {number} of {n_batches}, "
                            f"{duration(passed)}, about {left} to go")
 
     def add(self, n, **values):
@@ -212,7 +266,29 @@ class Training:
         self.pictures.append(picture)
         save_image(self.out_dir / f"{name}.png", picture if sheet is None else sheet)
 
-    def save(self, metrics):
-        """Write weights, settings, history and metrics to NAME.safetensors in `out_dir`; return the path."""
+    def save(self, metrics, pictures=None):
+        """Write weights, settings, history, metrics and pictures to NAME.safetensors in `out_dir`; return the path.
+
+        pictures  uint8 arrays of one shape that a lab with these weights shows; None: all that were kept
+        """
         config = {**self.settings, "epochs": self.n_epochs, "metrics": metrics, "history": self.history}
-        return save_checkpoint(self.out_dir / f"{self.name}.safetensors", config=config, **self.modules)
+        tensors = weights_of(self.modules) | pack_pictures(self.pictures if pictures is None else pictures)
+        return write_checkpoint(self.out_dir / f"{self.name}.safetensors", config, tensors)
+
+
+def pack_pictures(pictures):
+    """Return N uint8 arrays of one shape, (H, W) or more, as tensors for a file: bytes of one PNG, and the shape."""
+    if not pictures:
+        return {}
+    stack = np.stack(pictures)
+    sheet = stack.reshape(stack.shape[0] * stack.shape[1], -1)      # one grey picture: a third of the bytes
+    return {"pictures/png": torch.frombuffer(bytearray(encode(sheet)), dtype=torch.uint8),
+            "pictures/shape": torch.tensor(stack.shape)}
+
+
+def unpack_pictures(tensors):
+    """Undo `pack_pictures`: return the list of arrays; an empty one if there are none."""
+    if "pictures/png" not in tensors:
+        return []
+    sheet = cv2.imdecode(tensors["pictures/png"].numpy(), cv2.IMREAD_UNCHANGED)
+    return list(sheet.reshape(tensors["pictures/shape"].tolist()))

@@ -68,6 +68,7 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
                            image_range=image_range, shuffle=True, seed=seed)
     test = InMemoryLoader(test_images[:limit].to(device), test_labels[:limit].to(device),
                           batch_size, image_range=image_range)
+    train.settings = test.settings = {"dataset": name, "batch_size": batch_size, "limit": limit}
     return train, test
 
 

@@ -11,8 +11,10 @@ class InMemoryLoader:
     Iterating yields `(images, labels)`: images float32 of shape (B, C, H, W) in `image_range`,
     labels int64 of shape (B,). The last batch may be shorter. With `shuffle` every pass has a new
     order, drawn from the loader's own generator: the same seed gives the same orders, whatever
-    other random numbers are drawn.
+    other random numbers are drawn. `settings` says what `get_loaders` was asked for.
     """
+
+    settings = {}
 
     def __init__(self, images, labels, batch_size, *, image_range=(0, 1), shuffle=False, seed=0):
         self.images, self.labels = images, labels      # uint8 (N, C, H, W), int64 (N,)

@@ -64,9 +64,9 @@ def normal_outputs(cell):
     outputs = []
     for output in cell.outputs:
         output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-        if "metadata" in output:        # of a picture its description stays
-            output.metadata = {mime: {"alt": about["alt"]} for mime, about in output.metadata.items()
-                               if isinstance(about, dict) and "alt" in about}
+        if "metadata" in output:        # of a picture its description and its width stay
+            output.metadata = {mime: {key: about[key] for key in ("alt", "width") if key in about}
+                               for mime, about in output.metadata.items() if isinstance(about, dict)}
         if "execution_count" in output:
             output.execution_count = cell.execution_count
         if outputs and output.output_type == outputs[-1].output_type == "stream" and output.name == "stdout":
