@@ -164,13 +164,13 @@ def until(condition):
 def definitions(lab):
     """Execute what a lab's notebook defines (imports, parameters, constants, functions, classes).
 
-    Nothing is trained or drawn. The result has the definitions as attributes; they share one
+    Nothing is trained or drawn, and `DEVICE` is the CPU. The result has the definitions as attributes; they share one
     namespace, so that `lab.epochs = 1` reaches the functions.
     """
     kept = []
     for cell in code_cells(notebook_path(lab)):
         kept += [node for node in ast.parse(cell.source).body if is_definition(node)]
-    space = SimpleNamespace()
+    space = SimpleNamespace(DEVICE=torch.device("cpu"))
     exec(compile(ast.Module(kept, []), f"{lab}.ipynb", "exec"), vars(space))
     return space
 
@@ -178,7 +178,8 @@ def definitions(lab):
 def is_definition(node):
     """Tell whether a statement only defines something."""
     if isinstance(node, ast.Assign):
-        return all(isinstance(target, ast.Name) and target.id.isupper() for target in node.targets)
+        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        return len(names) == len(node.targets) and all(name.isupper() and name != "DEVICE" for name in names)
     return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.AnnAssign))
 
 
@@ -225,7 +226,7 @@ class KilledHalfway(InMemoryLoader):
 def run(out, resume, loader_class):
     train, test = get_loaders("digits", 16, limit=100, image_range=(0, 1))
     train.__class__ = loader_class
-    lab.out_dir, lab.resume, lab.train_loader, lab.test_loader = out, resume, train, test
+    lab.out_dir, lab.resume, lab.train_loader, lab.test_loader = str(out), resume, train, test
     seed_everything(0)
     networks = dict({networks})
     training = Training("resumed", out, {{}}, resume=resume, **networks)
@@ -244,7 +245,7 @@ def in_a_child(*arguments):     # forked, so that everything is imported once
 lab = definitions({lab!r})
 epochs, out = 4, pathlib.Path(sys.argv[1])
 lab.epochs, lab.batch_size, lab.latent_dim = epochs, 16, 8
-lab.device, lab.image_range = torch.device("cpu"), (0, 1)
+lab.image_range = (0, 1)
 torch.set_num_threads(1)
 codes = [in_a_child(out / "alone", False, InMemoryLoader), in_a_child(out / "killed", False, KilledHalfway)]
 print(*codes, read_checkpoint(out / "killed/resumed.state")[0]["epoch"], flush=True)

@@ -66,7 +66,8 @@ def test_line_and_curves_have_one_place_and_one_line_is_left(screen, capsys):
     live.close("2 epochs")
     first, second, third, fourth, last = screen.contents
     assert first == {"text/html": "<div>epoch 1 &amp; more</div>", "text/plain": "epoch 1 & more"}
-    assert second["text/html"].startswith(first["text/html"] + '<img alt="Curves of the training so far" width="468" src="data:')
+    picture = '<img alt="Curves of the training so far" width="468" src="data:'
+    assert second["text/html"].startswith(first["text/html"] + picture)
     assert second["text/html"] != third["text/html"] and third["text/plain"] == "epoch 1 & more"
     assert fourth["text/html"] == third["text/html"].replace("epoch 1 &amp; more", "epoch 2")
     assert last == {"text/plain": "2 epochs"} and capsys.readouterr() == ("", "")
