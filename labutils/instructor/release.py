@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -64,40 +65,60 @@ def release(folder, names=()):
     All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, an
     unknown lab, or a notebook with a mark that is not closed.
     """
-    folder, names = Path(folder).resolve(), list(dict.fromkeys(names)) or lab_names()
+    folder = Path(folder).resolve()
+    with new_folder(folder) as whole:
+        notebooks = read_labs(names)
+        students = {name: student_version(name, notebook) for name, notebook in notebooks.items()}
+        write_version(whole / "student", students)
+        write_version(whole / "solutions", notebooks)
+        shutil.make_archive(str(whole / "student"), "zip", whole, "student")
+    return folder
+
+
+def read_labs(names):
+    """Return {name: notebook} of the labs `names`; none: all. Raises `UsageError` for an unknown one."""
+    return {name: read_lab(name) for name in dict.fromkeys(names or lab_names())}
+
+
+@contextmanager
+def new_folder(folder):
+    """Provide a temporary folder, which becomes `folder` if the block ends without error.
+
+    Raises `UsageError` for a folder that is not empty or cannot be made.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder; name a new one, so that no version is mixed with another")
-    notebooks = {name: read_lab(name) for name in names}
-    versions = {"student": {name: student_version(name, notebook) for name, notebook in notebooks.items()},
-                "solutions": notebooks}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".release-") as part:
             whole = Path(part) / folder.name
-            for version, labs_of_version in versions.items():
-                write_version(whole / version, labs_of_version)
-            shutil.make_archive(str(whole / "student"), "zip", whole, "student")
+            whole.mkdir()
+            yield whole
             if folder.exists():
                 folder.rmdir()
             whole.rename(folder)
     except OSError as error:
         raise UsageError(f"the folder {folder} cannot be made ({error.strerror or error}); name another one") from None
-    return folder
 
 
 def write_version(folder, notebooks):
     """Write the notebooks {name: notebook} and all that they need; the name of `folder` is that of the version."""
-    for part in PARTS:
+    copy_parts(folder, PARTS)
+    for name, notebook in notebooks.items():
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+    (folder / "README.md").write_text(readme(folder.name, notebooks), encoding="utf-8")
+    (folder / "Makefile").write_text(makefile(NO_TARGETS[folder.name]), encoding="utf-8")
+
+
+def copy_parts(folder, parts):
+    """Copy files and folders of the project, named by their paths in it, into `folder`."""
+    for part in parts:
         source, target = PROJECT_ROOT / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy(source, target)
-    for name, notebook in notebooks.items():
-        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
-    (folder / "README.md").write_text(readme(folder.name, notebooks), encoding="utf-8")
-    (folder / "Makefile").write_text(makefile(NO_TARGETS[folder.name]), encoding="utf-8")
 
 
 def readme(version, names):
@@ -120,25 +141,31 @@ def makefile(without):
 
 def student_version(name, notebook):
     """Return a copy of a lab's notebook without solutions, hidden tests, answers, outputs and traces of them."""
-    student = deepcopy(notebook)
-    student.cells = [student_cell(name, cell) for cell in student.cells
-                     if not TEACHERS_ONLY & set(cell.metadata.get("tags", []))]
-    student.metadata = {key: value for key, value in notebook.metadata.items()
-                        if key in ("kernelspec", "language_info")}
+    student = for_students(notebook)
+    for cell in student.cells:
+        clear_solution(name, cell)
     return student
 
 
-def student_cell(name, cell):
-    """Make of one cell what a student gets, and return it."""
-    cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "nbgrader")}
+def for_students(notebook):
+    """Return a copy of a lab's notebook without outputs, answers and folded cells; its solutions are still in it."""
+    copy = deepcopy(notebook)
+    copy.cells = [cell for cell in copy.cells if not TEACHERS_ONLY & set(cell.metadata.get("tags", []))]
+    copy.metadata = {key: value for key, value in notebook.metadata.items() if key in ("kernelspec", "language_info")}
+    for cell in copy.cells:
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "nbgrader")}
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return copy
+
+
+def clear_solution(name, cell):
+    """Put a stub in the place of the solution in a cell, and remove its hidden tests."""
     exercise = cell.metadata.get("nbgrader", {}).get("grade_id", "this exercise")
     cell.source = MARKS["SOLUTION"].sub(lambda match: stub(match.group(1), exercise), cell.source)
     cell.source = MARKS["HIDDEN TESTS"].sub("", cell.source).rstrip("\n")
     if left := re.search(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)", cell.source):
         raise UsageError(f"{name}, cell {cell.id}: the mark {left[0]!r} has no partner; every BEGIN needs its END")
-    if cell.cell_type == "code":
-        cell.outputs, cell.execution_count = [], None
-    return cell
 
 
 def stub(indent, exercise):
