@@ -44,9 +44,10 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
     """Return `(train, test)`, two `InMemoryLoader`s for the data set `name`.
 
     name         one of `DATASETS`; "digits" and "faces" come with the project, "folder:PATH" is any
-                 folder of pictures, and the others are looked for in `data_dir`, $LABS_DATA_DIR and
-                 `data/`, and downloaded by torchvision if they are not there
+                 folder of pictures, and the others are looked for in data folders, and downloaded
+                 by torchvision into the first if they are not there
     batch_size   images in a batch
+    data_dir     the only data folder; None: $LABS_DATA_DIR, if it is set, and `data/`
     limit        the most training images and the most test images to take; None: all
     image_range  (low, high), the values of black and white
     seed         for the order of the training images; the test images keep their order

@@ -30,7 +30,7 @@ class Source:
     remark = ""
 
     def find(self, data_dir=None):
-        """Return the first folder that holds all its files, or None; raises `DatasetError` for a closed folder."""
+        """Return the first folder that holds all its files, or None; raises `DatasetError` as `data_dirs`."""
         return None
 
     def load(self, data_dir=None, limit=None):
@@ -101,7 +101,7 @@ class DownloadedSource(Source):
         except (OSError, RuntimeError, ImportError) as error:
             if copy_of:
                 raise DatasetError(f"{copy_of} cannot be copied to {folder} ({error})") from error
-            looked_in = " nor in ".join(map(str, roots))
+            looked_in = f"{root} (data_dir={str(data_dir)!r})" if data_dir else " nor in ".join(map(str, roots))
             raise DatasetError(f"the data set {self.name!r} is neither in {looked_in} nor can it be downloaded "
                                f'({error}); take dataset="{self.instead}", which comes with the project, or put the '
                                f"files into {folder}") from error
@@ -118,9 +118,24 @@ class DownloadedSource(Source):
 
 
 def data_dirs(data_dir=None):
-    """Return the folders in which data sets are looked for; downloads go into the first."""
-    named = [data_dir, os.environ.get("LABS_DATA_DIR")]
-    return [project_path(folder) for folder in named if folder] + [PROJECT_ROOT / "data"]
+    """Return the folders in which data sets are looked for; downloads go into the first.
+
+    That is `data_dir` alone if it is given, else $LABS_DATA_DIR, if it is set, and `data/`. Raises `DatasetError` for
+    one of the first two that does not exist: another folder may hold other data.
+    """
+    if data_dir:
+        return [existing(data_dir, "data_dir", "take data_dir=None, for $LABS_DATA_DIR and data/")]
+    named = os.environ.get("LABS_DATA_DIR")
+    return ([existing(named, "LABS_DATA_DIR", "unset it, for data/")] if named else []) + [PROJECT_ROOT / "data"]
+
+
+def existing(folder, name, way_out):
+    """Return the path of the folder that the parameter or variable `name` gives; raises `DatasetError` without it."""
+    path = project_path(folder)
+    if not os.path.isdir(path):
+        raise DatasetError(f"{name}={str(folder)!r}: there is no folder {path}; correct the name, make the folder, or "
+                           f"{way_out}")
+    return path
 
 
 def move(source, target):

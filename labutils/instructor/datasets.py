@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ..data import SOURCES, DatasetError, find_source
 from ..data.source import data_dirs
+from ..paths import make_dir
 from .labs import UsageError
 
 
@@ -22,11 +23,18 @@ class State(NamedTuple):
 
 
 def report():
-    """Print the state of every data set; return 1 if one is damaged, else 0."""
+    """Print the state of every data set; return 1 if one is damaged, else 0.
+
+    Raises `UsageError` if LABS_DATA_DIR names a folder that does not exist.
+    """
+    try:
+        folders = data_dirs()
+    except DatasetError as error:
+        raise UsageError(str(error)) from None
     states = {name: examine(source) for name, source in SOURCES.items()}
     for name, state in states.items():
         print(f"{name:<8}  {state}")
-    print(f"looked for in {', '.join(map(str, data_dirs()))}")
+    print(f"looked for in {', '.join(map(str, folders))}")
     return int(any(state.verdict == "damaged" for state in states.values()))
 
 
@@ -56,11 +64,10 @@ def fetch(names, folder=None):
 def fetch_one(source, folder=None):
     """Download a data set unless it is here, or put it into `folder`, by a copy if it is here; return its `State`."""
     try:
-        found = source.find(folder)
-        if source.subfolder and (found is None or folder and not found.is_relative_to(folder)):
-            if found:
-                source.verify(found)
-            source.download(folder, copy_of=found)
+        if source.subfolder and source.find(folder and make_dir(folder)) is None:
+            if here := source.find() if folder else None:
+                source.verify(here)
+            source.download(folder, copy_of=here)
         return examine(source, folder)
     except (DatasetError, OSError) as error:
         return State("missing", remark=str(error))

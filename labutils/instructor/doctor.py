@@ -187,6 +187,7 @@ def data_sets():
     folder = os.environ.get("LABS_DATA_DIR")
     if folder and not project_path(folder).is_dir():
         yield FAULT, f"LABS_DATA_DIR={folder}: there is no such folder; name the one with MNIST/raw, or unset it"
+        return
     child = python("-m", "labutils.instructor.cli", "data")
     for line in child.stdout.splitlines():
         name, _, rest = line.partition(" ")

@@ -137,5 +137,7 @@ def test_a_lab_that_is_killed_in_its_training_is_resumed_and_reports_all_metrics
 def test_a_bad_value_fails_the_run(tmp_path):
     done = command("labs", "run", LABS[0], "--out", tmp_path, "-p", "dataset", "mnits")
     record = read_json(tmp_path / LABS[0] / "run.json")
-    assert done.returncode == 1 and record["error"].startswith("ValueError") and "mnits" in record["error"]
-    assert len([cell for cell in code_cells(tmp_path / LABS[0] / f"{LABS[0]}.ipynb") if cell.execution_count]) <= 6
+    assert done.returncode == 1 and record["error"].startswith("BadValue: unknown data set 'mnits'")
+    cells = [cell for cell in code_cells(tmp_path / LABS[0] / f"{LABS[0]}.ipynb") if cell.execution_count]
+    [told] = cells[-1].outputs[-1].traceback
+    assert len(cells) <= 6 and "BadValue: unknown data set 'mnits'" in told and "\n" not in told

@@ -168,11 +168,36 @@ def test_search_order(tiny, no_data, tmp_path, monkeypatch):
     assert mnist.find(tmp_path) == folder
     shutil.copytree(tmp_path / "MNIST", tmp_path / "other" / "MNIST")
     monkeypatch.setenv("LABS_DATA_DIR", str(tmp_path / "other"))
-    assert mnist.find(tmp_path) == folder and mnist.find(tmp_path / "empty") == tmp_path / "other" / "MNIST" / "raw"
+    assert mnist.find(tmp_path) == folder and mnist.find() == tmp_path / "other" / "MNIST" / "raw"
     monkeypatch.setenv("LABS_DATA_DIR", "")
     assert mnist.find() is None
     shutil.copytree(tmp_path / "MNIST", no_data / "data" / "MNIST")
     assert mnist.find() == no_data / "data" / "MNIST" / "raw"
+    monkeypatch.setenv("LABS_DATA_DIR", str(no_data))       # a folder that has other sets
+    assert mnist.find() == no_data / "data" / "MNIST" / "raw"
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "empty"])
+@pytest.mark.parametrize("name", ["data_dir", "LABS_DATA_DIR"])
+def test_a_wrong_data_folder_is_named_and_no_other_takes_its_place(tiny, no_data, offline, tmp_path, monkeypatch, kind,
+                                                                   name):
+    shutil.copytree(tmp_path / "MNIST", no_data / "data" / "MNIST")
+    wrong = tmp_path / "wrong"
+    if kind != "missing":
+        wrong.mkdir() if kind == "empty" else wrong.write_text("")
+    if name == "LABS_DATA_DIR":
+        monkeypatch.setenv(name, str(wrong))
+    else:
+        monkeypatch.setenv("LABS_DATA_DIR", str(tmp_path))      # has the set
+    if (name, kind) == ("LABS_DATA_DIR", "empty"):      # data/ may have what a shared folder has not
+        assert load_dataset("mnist")[0].shape == (6, 1, 28, 28)
+        return
+    with pytest.raises(DatasetError) as error:
+        get_loaders("mnist", data_dir=wrong if name == "data_dir" else None)
+    parts = [f"{name}={str(wrong)!r}", *(["no server answers", 'dataset="digits"', f"put the files into {wrong}"]
+                                         if kind == "empty" else ["there is no folder", "make the folder"])]
+    assert all(part in str(error.value) for part in parts) and "\n" not in str(error.value), str(error.value)
+    assert wrong.exists() == (kind != "missing")
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
@@ -300,10 +325,10 @@ def test_a_download_that_breaks_off_leaves_nothing_half_written(mirror):
     assert [path.name for path in root.iterdir() if path.name not in ("site", ".mnist.lock")] == []
 
 
-def test_a_folder_that_cannot_be_made_is_named(mirror):
-    _, site, _ = mirror
+def test_a_folder_that_cannot_be_made_is_named(mirror, no_data):
+    no_data.write_text("a file in the place of the project")
     with pytest.raises(DatasetError, match="cannot create the folder"):
-        load_dataset("mnist", site / f"{FILES[0]}.gz" / "data")
+        load_dataset("mnist")
 
 
 # ---------------------------------------------------------------------------------- the real MNIST
@@ -501,7 +526,7 @@ def test_a_damaged_celeba_is_named(celeba):
 
 def test_without_celeba_and_a_network_the_bundled_faces_are_named(celeba, offline):
     with pytest.raises(DatasetError, match='no server answers.*dataset="faces"'):
-        load_dataset("celeba", celeba / "elsewhere")
+        load_dataset("celeba", celeba / "celeba")
 
 
 def test_celeba_is_downloaded_completely_or_not_at_all(celeba, monkeypatch):
@@ -512,6 +537,7 @@ def test_celeba_is_downloaded_completely_or_not_at_all(celeba, monkeypatch):
         raise RuntimeError("the server hung up")
     monkeypatch.setattr(CelebA, "download", broken)
     target = celeba / "new"
+    target.mkdir()
     with pytest.raises(DatasetError, match="hung up"):
         load_dataset("celeba", target)
     assert [path.name for path in target.iterdir()] == [".celeba.lock"]

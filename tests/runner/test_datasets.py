@@ -49,6 +49,13 @@ def test_the_report_says_of_each_data_set_whether_it_is_here(here, no_data, caps
     assert str(here.parents[1]) in lines["looked"] and str(no_data / "data") in lines["looked"]
 
 
+def test_a_data_folder_that_does_not_exist_is_not_skipped(here, no_data, monkeypatch, capsys):
+    monkeypatch.setenv("LABS_DATA_DIR", "/no/such/folder")
+    for arguments, code in (([], 2), (["mnist"], 1)):
+        found, lines, err = labs(capsys, *arguments)
+        assert found == code and not lines and err.count("\n") == 1 and "LABS_DATA_DIR='/no/such/folder'" in err
+
+
 @pytest.mark.parametrize("names", [[], ["mnist"]])
 def test_a_damaged_set_is_named_with_its_file_and_ends_with_1(here, capsys, names):
     (here / FILES[2]).write_bytes(b"no IDX file")
@@ -188,4 +195,4 @@ def test_a_damaged_copy_is_not_copied(here, tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_to_is_named(here, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     code, _, err = labs(capsys, "mnist", "--to", tmp_path / "file" / "below")
-    assert code == 1 and err.count("\n") == 1 and "cannot be copied" in err and str(tmp_path / "file" / "below") in err
+    assert code == 1 and err.count("\n") == 1 and "cannot create" in err and str(tmp_path / "file" / "below") in err
