@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from jupyter_client.manager import start_new_kernel
 from torch import nn
 
 from labutils import CheckpointError, Training, get_loaders, seed_everything
@@ -185,6 +186,107 @@ def test_curves_and_event_files_get_each_note_and_are_closed_at_the_end(tmp_path
 def test_pictures_are_kept_and_saved(tmp_path):
     training = train(tmp_path, 2)[1]
     assert [picture.max() for picture in training.pictures] == [1, 2] and len(list(tmp_path.glob("picture_*.png"))) == 2
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (24, 1, 28, 28), (6, 4, 3)], ids=["sheet", "digits", "colour"])
+def test_the_weights_bring_the_pictures_over_time_with_them(tmp_path, monkeypatch, shape):
+    network, rng = nn.Linear(1, 1), np.random.default_rng(0)
+    training = Training("a", tmp_path, {}, network=network)
+    training.pictures = [rng.integers(0, 256, shape, np.uint8) for _ in range(3)]
+    monkeypatch.setattr("labutils.training.find_pretrained", lambda _: tmp_path / "a.safetensors")
+    for pictures, expected in ((None, training.pictures), (training.pictures[1:], training.pictures[1:]), ([], [])):
+        training.save({}, pictures)
+        loaded = Training("a", tmp_path, {}, network=network)
+        assert loaded.load()
+        assert len(loaded.pictures) == len(expected) and all(map(np.array_equal, loaded.pictures, expected))
+
+
+def orders(loader, settings, folder, n_epochs=2):
+    """Train nothing; return the labels in the order in which a `Training` has served them."""
+    training = Training("a", folder, settings, network=nn.Linear(1, 1))
+    return [labels.tolist() for _ in training.epochs(n_epochs, loader) for _, labels in training.batches()]
+
+
+def test_a_training_begins_with_the_first_order_of_its_seed_whatever_ran_before(tmp_path):
+    loader, _ = get_loaders("digits", 24, limit=64, seed=1)
+    first = orders(loader, {"seed": 1}, tmp_path)
+    assert orders(loader, {"seed": 1}, tmp_path) == first
+    assert orders(loader, {"seed": 2}, tmp_path) != first
+    assert orders(get_loaders("digits", 24, limit=64, seed=2)[0], {"seed": 1}, tmp_path) == first
+
+
+@pytest.mark.parametrize("changed", [{"batch_size": 32}, {"limit": 100}, {"dataset": "mnist"}], ids=str)
+def test_a_loader_of_other_settings_is_refused(tmp_path, changed):
+    loader, _ = get_loaders("digits", 24, limit=64)
+    settings = {"seed": 0, "dataset": "digits", "limit": 64, "batch_size": 24, **changed}
+    [(name, value)] = changed.items()
+    reason = f"{name}={value!r}: set after the loader was made, with {loader.settings[name]!r}"
+    with pytest.raises(ValueError, match=reason):
+        orders(loader, settings, tmp_path)
+
+
+def test_epochs_that_were_not_complete_do_not_count(tmp_path):
+    training = Training("a", tmp_path, {}, network=nn.Linear(1, 1))
+    for epoch in training.epochs(4, get_loaders("digits", 32, limit=64)[0]):
+        if epoch == 3:
+            break
+    assert training.n_epochs == 2
+
+
+KERNEL = """
+import pathlib, time
+import torch
+from labutils import Training, get_loaders, set_up
+DEVICE = set_up(0, "cpu", "{folder}")
+loader, _ = get_loaders("digits", 32, limit=64)
+def train(name, wait_in):
+    training = Training(name, "{folder}", {{}}, network=torch.nn.Linear(1, 1))
+    for epoch in training.epochs(4, loader):
+        if epoch == wait_in:
+            print("now", flush=True)
+            time.sleep(60)
+        if wait_in == "fail":
+            1 / 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "line"), [
+    ("train('a', 3)", "Interrupted in epoch 3 of 4: 2 complete epochs are kept. To go on, set resume = True in the "
+                      "parameters, run that cell, then this one."),
+    ("train('a', 1)", "Interrupted in epoch 1 of 4: nothing is kept yet. Run this cell again to train from the "
+                      "beginning."),
+    ("train('a', None); print('now'); time.sleep(60)", "Interrupted."),
+    ("print('now'); time.sleep(60)", "Interrupted."),
+], ids=["in the third epoch", "in the first epoch", "after the training", "in a cell without one"])
+def test_an_interrupt_ends_in_one_line(tmp_path, kernel, cell, line):
+    answer, said = kernel(KERNEL.format(folder=tmp_path)), []
+    assert answer["status"] == "ok" and kernel("train('a', 'fail')")["status"] == "error"    # that one is over
+    answer = kernel(cell, interrupt_at="now\n", said=said)
+    assert answer["status"] == "error" and answer["ename"] == "KeyboardInterrupt"
+    assert [message["traceback"] for message in said if "traceback" in message] == [[line]]
+    assert not [message for message in said if message.get("name") == "stderr"]
+    assert kernel("1 / 0")["status"] == "error", "the kernel lives"
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """A real kernel; gives kernel(code, interrupt_at=None, said=None) -> its reply.
+
+    said  list to which the contents of its messages are added; the kernel is interrupted when it prints `interrupt_at`
+    """
+    manager, client = start_new_kernel()
+
+    def execute(code, interrupt_at=None, said=None):
+        def listen(message):
+            if said is not None:
+                said.append(message["content"])
+            if interrupt_at and message["content"].get("text", "").endswith(interrupt_at):
+                manager.interrupt_kernel()
+        return client.execute_interactive(code, output_hook=listen, timeout=60)["content"]
+    yield execute
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
 
 
 def test_more_epochs_go_on_from_a_finished_training(tmp_path):
