@@ -144,6 +144,38 @@ def test_the_parameters_are_literals_with_type_and_meaning(lab):
 
 
 @each_lab
+def test_no_cell_gives_a_parameter_another_value(lab):
+    """Or a cell that is run again, after a change in the parameters cell, would take a value that nobody sees there."""
+    parameters, changed = set(lab_parameters(lab)), {}
+    for cell in code_cells(notebook_path(lab)):
+        if "parameters" not in tags(cell):
+            names = {node.id for node in of_the_cell(ast.parse(cell.source))
+                     if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del))}
+            changed |= {cell.id: names & parameters} if names & parameters else {}
+    assert not changed
+
+
+OWN_SCOPE = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def of_the_cell(node):
+    """Yield the nodes below one that belong to the cell itself, and to no function, class or comprehension in it."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, OWN_SCOPE):
+            yield from of_the_cell(child)
+
+
+@each_lab
+def test_no_printed_line_is_cut_in_a_small_window(lab):
+    """Of text that stands alone; ruff looks at the code."""
+    printed = [(cell.id, line) for cell in code_cells(notebook_path(lab)) for output in cell.outputs
+               for line in (output.get("text") or output.get("data", {}).get("text/plain", "")).splitlines()
+               if "image/png" not in output.get("data", {})]
+    assert printed and not [(cell_id, line) for cell_id, line in printed if len(line) > 100]
+
+
+@each_lab
 def test_marked_cells_are_executed_and_say_something(lab):
     marked = [cell for cell in code_cells(notebook_path(lab)) if "nbval-check-output" in tags(cell)]
     assert len(marked) >= 3
