@@ -1,6 +1,9 @@
-# make labs: set up, then run every lab in its reduced form, two at a time.    make test: set up, then test.
+# make lab: set up, then open the labs.    make labs: set up, then run every lab in its reduced form, two at a time.
+# make test: set up, then test.    Without a target: make labs.
 PYTHON ?= python3
 BIN = .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+OPEN = $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree
 # Three workers for two cores, since many tests wait. One thread each, or they would wait for one another.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
 
@@ -14,11 +17,18 @@ test: lint
 check: lint
 	$(PYTEST) -m "not slow and not browser"
 
-lint: .venv/installed
+lint: .venv/tests-installed
 	$(BIN)/ruff check
 
-lab: .venv/installed
-	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+# The labs without solutions. A notebook in student/ that somebody has worked in stays as it is.
+lab: student
+	$(OPEN)/student
+
+student: .venv/installed
+	$(BIN)/labs student
+
+solutions: .venv/installed
+	$(OPEN)/notebooks
 
 full: .venv/installed
 	$(BIN)/labs run
@@ -31,10 +41,15 @@ gallery: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(INSTALL) -e .
+	touch $@
+
+# Students need none of this.
+.venv/tests-installed: .venv/installed
+	$(INSTALL) -e ".[test]"
 	touch $@
 
 clean:
 	rm -rf .venv runs
 
-.PHONY: labs test check lint lab full gallery clean
+.PHONY: labs test check lint lab student solutions full gallery clean

@@ -300,14 +300,44 @@ def bands(folder, profile):
 @command_line.command()
 @folder_argument
 @labs_argument
-def release(folder, names):
+@click.option("--nbgrader", is_flag=True, help="Write a course for nbgrader, with an assignment for each lab.")
+def release(folder, names, nbgrader):
     """Write versions for students and with solutions.
 
     DIR is a new folder, which gets student/, student.zip and solutions/, with the labs named or with all.
     """
+    if nbgrader:
+        from .grading import make_course
+        folder = make_course(folder, names)
+        print(f"a course for nbgrader: {folder}\nassignments: {', '.join(sorted(os.listdir(folder / 'source')))}")
+        return 0
     from .release import release
     folder = release(folder, names)
     print(f"for students: {folder / 'student'} and {folder / 'student.zip'}\nwith solutions: {folder / 'solutions'}")
+    return 0
+
+
+@command_line.command()
+@folder_argument
+def misconceptions(folder):
+    """Write a page that says what a class got wrong, without names.
+
+    DIR is the folder of a course of nbgrader, in which hand-ins have been graded.
+    """
+    from .misconceptions import make_page
+    print(f"page: {os.path.relpath(make_page(folder))}")
+    return 0
+
+
+@command_line.command()
+def student():
+    """Write the labs without solutions to student/.
+
+    For whoever learns alone, in this checkout. A notebook in student/ that somebody has worked in stays as it is.
+    """
+    from .student import FOLDER, write_student_labs
+    write_student_labs()
+    print(f"labs without solutions: {os.path.relpath(FOLDER)}")
     return 0
 
 

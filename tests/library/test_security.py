@@ -28,8 +28,8 @@ from labutils.paths import PROJECT_ROOT
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """JupyterLab as `make lab` starts it, without browser and user's configuration: (process, address, token)."""
-    [line] = re.findall(r"^lab:.*\n\t(.+)$", (PROJECT_ROOT / "Makefile").read_text(), flags=re.M)
-    command = shlex.split(line.replace("$(BIN)", str(BIN)))
+    steps = subprocess.run(["make", "-n", "lab", f"BIN={BIN}"], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    command = shlex.split(steps.stdout.splitlines()[-1])
     folder = tmp_path_factory.mktemp("jupyter")
     folders = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_")}
@@ -38,7 +38,7 @@ def server(tmp_path_factory):
     watchdog = threading.Timer(120, process.kill)       # which ends every wait below
     watchdog.start()
     try:
-        pattern = r"(http://[^/\s]+/)lab/tree/notebooks\?token=(\w+)"
+        pattern = r"(http://[^/\s]+/)lab/tree/student\?token=(\w+)"
         found = next(filter(None, (re.search(pattern, line) for line in process.stderr)), None)
         assert found, "JupyterLab did not say where it listens"
         threading.Thread(target=process.stderr.read, daemon=True).start()      # a full pipe would stop the server
