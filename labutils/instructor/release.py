@@ -16,19 +16,19 @@ from .labs import UsageError, lab_names, lab_title, read_lab
 PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
          "docs/speed.md", "notebooks/quick", "notebooks/expected")
 # targets of the Makefile that need files which are not handed out, or that end at the first exercise that is not done
-NO_TARGETS = {"student": ("labs", "full", "test", "check", "lint", "gallery"),
-              "solutions": ("test", "check", "lint", "gallery")}
+NO_TESTS = ("test", "check", "lint", "gallery", r"\.venv/tests-installed")
+NO_TARGETS = {"student": ("labs", "full", *NO_TESTS), "solutions": NO_TESTS}
 README = """# Labs on deep generative models
 
 {labs}
 
-You need make and Python 3.11 or later.
+{needs}
 
 ```sh
 make lab
 ```
 
-makes a virtual environment in `.venv` (about 6 GB, a few minutes the first time) and opens JupyterLab on the notebooks.
+makes a virtual environment in `.venv` ({size}) and opens JupyterLab on the notebooks.
 Step through one with Shift+Enter. Each has one cell of *parameters*: change a value, run again, and compare. On a slow
 machine start with `dataset = "digits"`, or take the trained weights with `pretrained = True`. Pictures and weights go
 to `runs/`.
@@ -41,7 +41,7 @@ to `runs/`.
 
 ## Other ways to install
 
-In an environment made in one of these ways, `jupyter lab notebooks` replaces `make lab`.
+In an environment made in one of these ways, type `jupyter lab` here, and open the folder `notebooks`.
 
 {install}
 
@@ -123,18 +123,26 @@ def copy_parts(folder, parts):
 
 def readme(version, names):
     """Return the README of a version; its parts about data, packages and licence are those of the project's README."""
-    text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-    sections = {title: body.strip() for title, body in re.findall(r"^## (.*)\n((?:(?!## ).*\n?)*)", text, re.M)}
+    sections = readme_sections()
     contents = "\n".join(f"- [{lab_title(name)}](notebooks/{name}.ipynb)" for name in names)
     install = "\n".join(re.findall("^- .*", sections["Other ways to install"], re.M))
-    return README.format(labs=contents, exercises=EXERCISES[version], data=sections["Data"], install=install,
-                         licence=sections["Licence"])
+    needs = sections["Start"].splitlines()[0].replace("git, ", "")
+    size = re.search(r"in `\.venv` \((.*?)\)", sections["Start"])[1]
+    return README.format(labs=contents, needs=needs, size=size, exercises=EXERCISES[version], data=sections["Data"],
+                         install=install, licence=sections["Licence"])
+
+
+def readme_sections():
+    """Return {title: text} of the sections of the project's README."""
+    text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    return {title: body.strip() for title, body in re.findall(r"^## (.*)\n((?:(?!## ).*\n?)*)", text, re.M)}
 
 
 def makefile(without):
-    """Return the project's Makefile without some of its targets."""
+    """Return the project's Makefile without some of its targets; its `make lab` opens the notebooks as they are."""
     about, *rules = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8").split("\n\n")
-    kept = [rule for rule in rules if not re.search(rf"^({'|'.join(without)}|\.PHONY):", rule, re.M)]
+    kept = [rule.replace("solutions:", "lab:") for rule in rules
+            if not re.search(rf"^({'|'.join(without)}|lab|student|\.PHONY):", rule, re.M)]
     variables = [line for line in about.splitlines() if not line.startswith(("#", "PYTEST"))]
     return "\n\n".join(["\n".join(variables), *kept]) + "\n"
 

@@ -3,7 +3,8 @@
 import re
 import shlex
 import tomllib
-from importlib.metadata import distributions
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distributions, requires
 
 import pytest
 import yaml
@@ -62,9 +63,26 @@ def test_each_installed_package_allows_the_first_release_of_the_oldest_python():
                 if name in pinned and python and oldest not in SpecifierSet(python)]
 
 
+def test_students_get_none_of_the_packages_that_only_the_tests_and_the_grading_need():
+    """nbgrader, for example, would add a menu to JupyterLab. nbval brings pytest."""
+    found = set()
+
+    def add(requirement):
+        if requirement.name.lower() in found or requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            return
+        found.add(requirement.name.lower())
+        with suppress(PackageNotFoundError):        # for another system
+            for text in requires(requirement.name) or []:
+                add(Requirement(text))
+    for text in project()["dependencies"]:
+        add(Requirement(text))
+    extras = {Requirement(text).name for texts in project()["optional-dependencies"].values() for text in texts}
+    assert {"ipykernel", "widgetsnbextension"} < found and "nbgrader" in extras and extras & found == {"pytest"}
+
+
 def test_conda_installs_the_same_with_a_python_that_is_tested():
     *_, python, _, pip = yaml.safe_load(read("environment.yml"))["dependencies"]
-    assert pip == {"pip": ["-c constraints.txt", "-e .[test]"]}
+    assert pip == {"pip": ["-c constraints.txt", "-e ."]}
     workflow = yaml.safe_load(read(".github/workflows/test.yml"))
     version = python.removeprefix("python=")
     assert version in workflow["jobs"]["test"]["strategy"]["matrix"]["python"]

@@ -16,6 +16,7 @@ from labutils import checks
 from labutils.instructor import cli, labs
 from labutils.instructor.labs import read_lab
 from labutils.instructor.release import release, student_version
+from labutils.paths import PROJECT_ROOT
 
 SMALL_LABS = {}
 each_lab = pytest.mark.parametrize("lab", LABS)
@@ -138,11 +139,15 @@ def test_a_version_has_a_readme_and_a_makefile_of_its_own(released, version, tar
     folder = released / version
     readme, makefile = (folder / "README.md").read_text(), (folder / "Makefile").read_text()
     assert set(re.findall("^([a-z]+):", makefile, re.M)) == targets and "make labs" not in readme + makefile
-    assert subprocess.run(["make", "-n", "lab"], cwd=folder, capture_output=True).returncode == 0
+    opened = subprocess.run(["make", "-n", "lab"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert opened.endswith("/lab/tree/notebooks\n") and "-e .\n" in opened and "tests-installed" not in makefile
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
     assert len(links) == len(LABS) + 1 and all((folder / link).exists() for link in links)
     assert all(part in readme for part in ("make lab\n", "`digits`", "conda env create", "[MIT](LICENSE)"))
     assert ("YOUR CODE HERE" in readme) == (version == "student")
+    whole = (PROJECT_ROOT / "README.md").read_text()
+    for pattern in (r"Python 3\.11 .*\(.*`python3-venv`\)\.", r"in `\.venv` \(about .* GB, .*?\)"):
+        assert re.search(pattern, readme)[0] in whole, "the same Pythons and packages"
 
 
 # --------------------------------------------------------------------------------- small notebooks
