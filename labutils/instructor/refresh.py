@@ -40,10 +40,10 @@ def normalise(notebook):
     """Take out of an executed notebook what a run adds and what differs from run to run; return it.
 
     What stays are the lab's own cells, ids, tags and counts, and its outputs but for stderr and ids of widgets. Times
-    differ from run to run only where the lab itself prints them.
+    differ from run to run only where the lab itself prints them. JupyterLab would save the notebook as it is then.
     """
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook.metadata = {"kernelspec": kernel, "language_info": notebook.metadata["language_info"]}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     executed = [cell for cell in notebook.cells if cell.get("execution_count")]
     for count, cell in enumerate(executed, start=1):
@@ -64,6 +64,8 @@ def normal_outputs(cell):
     outputs = []
     for output in cell.outputs:
         output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+        if "data" in output:
+            output.data = as_in_javascript(output.data)
         if "metadata" in output:        # of a picture its description and its width stay
             output.metadata = {mime: {key: about[key] for key in ("alt", "width") if key in about}
                                for mime, about in output.metadata.items() if isinstance(about, dict)}
@@ -74,3 +76,12 @@ def normal_outputs(cell):
         elif output.get("name") != "stderr":
             outputs.append(output)
     return outputs
+
+
+def as_in_javascript(value):
+    """Return what JSON holds as JupyterLab writes it, which has no 1.0, only 1, up to 1e21."""
+    if isinstance(value, dict):
+        return {key: as_in_javascript(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_in_javascript(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e21 else value
