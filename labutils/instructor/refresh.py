@@ -79,9 +79,9 @@ def normal_outputs(cell):
 
 
 def as_in_javascript(value):
-    """Return what JSON holds as JupyterLab writes it, which has no 1.0, only 1, up to 1e21."""
+    """Return what JSON holds as JupyterLab writes it, which has no 1.0, only 1."""
     if isinstance(value, dict):
         return {key: as_in_javascript(item) for key, item in value.items()}
     if isinstance(value, list):
         return [as_in_javascript(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e21 else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
