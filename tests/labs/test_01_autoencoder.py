@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import check_resume, definitions
+from helpers import cell_source, check_resume, definitions
 from scipy import linalg
 from scipy.stats import norm
 from sklearn.decomposition import PCA
@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from labutils import Training, get_loaders, seed_everything
 from labutils.checkpoints import read_checkpoint, unpack
+from labutils.data import InMemoryLoader
 
 lab = definitions("01_autoencoder")
 
@@ -114,7 +115,6 @@ def test_squared_errors_are_those_of_each_image_in_evaluation_mode():
 def test_pca_as_a_linear_autoencoder(k):
     x = torch.rand(300, 784)
     lab.mean, lab.v, _ = lab.fit_pca(x)
-    lab.device = torch.device("cpu")
     made = lab.pca_autoencoder(k)(x.view(-1, 1, 28, 28)).flatten(1)
     torch.testing.assert_close(made, lab.reconstruct_pca(x, lab.mean, lab.v, k), rtol=1e-3, atol=1e-4)
 
@@ -145,7 +145,7 @@ def test_the_gradient_of_the_root_is_that_of_the_mean_times_the_factor_of_the_bo
 @pytest.mark.parametrize("root", [False, True])
 def test_short_trainings_take_the_loss_the_seed_and_the_number_of_steps_that_they_are_told(monkeypatch, root):
     monkeypatch.setitem(vars(lab), "batch_size", 32)
-    lab.x_train, lab.device = torch.rand(64, 1, 28, 28), torch.device("cpu")
+    lab.x_train, lab.train_loader = torch.rand(64, 1, 28, 28), InMemoryLoader(None, None, 32)
     seed_everything(1)
     expected = lab.shallow_autoencoder(3)
     optimizer = torch.optim.Adam(expected.parameters(), lr=3e-3, betas=(0.9, 0.99))
@@ -158,6 +158,46 @@ def test_short_trainings_take_the_loss_the_seed_and_the_number_of_steps_that_the
         optimizer.step()
     made = lab.train_briefly(3, 1, n_steps=3, root=root, beta2=0.99)
     torch.testing.assert_close(made(x), expected(x), rtol=1e-4, atol=1e-5)
+
+
+def cells_of_a_small_run(out_dir):
+    """Return a lab's variables with tiny parameters, and a function that executes one of its cells in them."""
+    space = vars(definitions("01_autoencoder"))
+    space |= {"dataset": "digits", "limit": 160, "batch_size": 32, "epochs": 1, "short_steps": 2, "out_dir": out_dir}
+    return space, lambda cell: exec(cell_source("01_autoencoder", cell), space)
+
+
+def test_a_changed_parameter_reaches_the_training_whose_cell_runs_next(tmp_path):
+    space, run = cells_of_a_small_run(tmp_path)
+    for cell in ("data", "pca-plot", "linear-train", "deep-train", "sweep"):
+        run(cell)
+    once = space["linear"][8].decoder.weight
+    run("linear-train")
+    assert torch.equal(space["linear"][8].decoder.weight, once)     # the same start and the same order of the images
+
+    space |= {"epochs": 2, "code_dim": 5, "learning_rate": 1e-2, "seed": 1, "short_steps": 3}
+    run("linear-train")
+    assert space["training"].settings["epochs"] == len(space["training"].history["error"]) == 2
+    run("deep-train")
+    training, expected = space["trainings"]["mlp"], {"epochs": 2, "code_dim": 5, "learning_rate": 1e-2, "seed": 1}
+    assert {name: training.settings[name] for name in expected} == expected and training.n_epochs == 2
+    assert space["models"]["mlp"].encoder[-1].out_features == 5
+    run("sweep")
+    found, again = space["short"][8][0], space["train_briefly"](8, 1, 3)
+    assert all(map(torch.equal, found.state_dict().values(), again.state_dict().values()))
+
+
+def test_data_that_were_loaded_with_other_parameters_are_refused(tmp_path):
+    space, run = cells_of_a_small_run(tmp_path)
+    for cell in ("data", "pca-plot"):
+        run(cell)
+    space["limit"] = 150
+    for cell in ("linear-train", "deep-train", "sweep", "bug-root"):
+        with pytest.raises(ValueError, match="limit=150"):
+            run(cell)
+    space["limit"] = 100        # fewer images than the longest code has numbers
+    with pytest.raises(ValueError, match="limit=100"):
+        run("data")
 
 
 def test_the_best_linear_denoiser_has_the_error_of_its_formula():
