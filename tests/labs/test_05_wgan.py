@@ -10,7 +10,7 @@ from helpers import cell_source, check_resume, definitions
 from scipy import stats
 from torch import nn
 
-from labutils import Training, seed_everything
+from labutils import CheckpointError, Training, seed_everything, training
 
 lab = definitions("05_wgan")
 
@@ -18,6 +18,15 @@ lab = definitions("05_wgan")
 @pytest.fixture(autouse=True)
 def seeded():
     seed_everything(0)
+
+
+def run_cells(cells, space=None, **names):
+    """Execute cells of the lab, reduced, with these names set before; return the namespace."""
+    space = space or definitions("05_wgan")
+    vars(space).update({"dataset": "digits", "limit": 64, "batch_size": 16, "show": lambda *_, **__: None, **names})
+    for cell in cells:
+        exec(cell_source("05_wgan", cell), vars(space))
+    return space
 
 
 def histograms(n=40, seed=0):
@@ -139,12 +148,20 @@ def test_networks():
 
 
 def test_data_and_generator_share_one_range():
-    space = vars(definitions("05_wgan"))
-    space |= {"dataset": "digits", "limit": 64, "device": "cpu", "show": lambda *_, **__: None}
-    exec(cell_source("05_wgan", "data"), space)
-    x = torch.cat([x for x, _ in space["train_loader"]])
+    x = torch.cat([x for x, _ in run_cells(["data"], limit=64).train_loader])
     assert x.min() == -1 and x.max() == 1
     assert isinstance(lab.Generator()[-2], nn.Tanh)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 15, 20, 64])
+def test_the_first_collage_has_no_empty_tile(limit):
+    sheets = []
+
+    def collage(images, n_cols, **_):
+        sheets.append((len(images), n_cols))
+    run_cells(["data"], limit=limit, batch_size=2, collage=collage)
+    [(n_images, n_cols)] = sheets
+    assert 0 < n_images <= min(20, limit) and n_images % n_cols == 0
 
 
 # ------------------------------------------------------------------------------------------- steps
@@ -200,7 +217,6 @@ def test_a_generator_step_raises_the_score_and_leaves_the_critic_alone():
 
 
 def test_fakes_for_the_critic_carry_no_graph():
-    lab.device = torch.device("cpu")
     generator = lab.Generator(lab.latent_dim)
     fakes = lab.draw_fakes(generator, 6)
     assert fakes.shape == (6, 1, 28, 28) and not fakes.requires_grad and fakes.dtype == torch.float32
@@ -232,24 +248,69 @@ def test_the_loop_takes_n_critic_steps_for_one_of_the_generator_and_never_leaves
         assert counts["critic"] % 13 in (5, 10, 0)      # 13 batches an epoch: the last turn of the critic is shorter
         return update_generator(generator, critic, optimizer, z)
     space.update_critic, space.update_generator = counting_critic, counting_generator
-    space.epochs, space.batch_size, space.device, space.image_range = 2, 16, torch.device("cpu"), (-1, 1)
+    space.batch_size, space.image_range = 16, (-1, 1)
     train, _ = space.get_loaders("digits", 16, limit=200, image_range=(-1, 1))      # the last batch is shorter
     critic, generator = space.Critic(), space.Generator(100)
     training = Training("wgan", tmp_path, {}, critic=critic, generator=generator)
     space.fit(training, critic, generator, train, torch.randn(25, 100), 2, partial(space.update_critic, clip=0.01),
-              space.RMSPROP)
+              space.rmsprop)
     assert counts == {"critic": 26, "generator": 6} and len(noise) == 32, "fresh noise in every step"
     assert training.history["max_abs_weight"] == pytest.approx([0.01] * 2)
     assert {name: len(values) for name, values in training.history.items()} == {
         "wasserstein_estimate": 2, "critic_loss": 2, "slope": 2, "max_abs_weight": 2, "trace": 26}
-    assert training.pictures[1].shape == (140, 140) and (tmp_path / "samples_wgan_epoch_002.png").exists()
+    assert [picture.shape for picture in training.pictures] == [(140, 140)], "of epoch 1; the next is of epoch 5"
+    assert [path.name for path in tmp_path.glob("*.png")] == ["samples_wgan_epoch_001.png"]
+
+
+def test_the_trainings_take_the_parameters_as_they_are_now(tmp_path):
+    """A value is changed in the parameters cell, and then only the training's cell is run again."""
+    space = run_cells(["data"], out_dir=str(tmp_path), epochs=1)
+    found = []
+    for changed in ({}, {"clip": 0.03}, {"learning_rate": 1e-3}, {"n_critic": 2}, {"latent_dim": 7}, {"seed": 3}, {}):
+        run_cells(["train"], space, **{"clip": 0.01, "learning_rate": 5e-5, "n_critic": 5, "latent_dim": 100, "seed": 0,
+                                       **changed})
+        assert space.training.settings.items() >= changed.items()
+        found.append(space.training.history["max_abs_weight"] + [p.sum().item() for p in space.generator.parameters()])
+    assert found[0] == found[-1] and not [other for other in found[1:-1] if other == found[0]]
+    assert found[1][0] == pytest.approx(0.03)
+    for changed, message in (({"batch_size": 8}, "batch_size=8"), ({"limit": 32}, "limit=32")):
+        with pytest.raises(ValueError, match=message):
+            run_cells(["train"], space, **changed)
+    with pytest.raises(CheckpointError, match="clip=0.01, this training has clip=0.02"):
+        run_cells(["train"], space, clip=0.02, resume=True)
+
+
+def test_both_long_trainings_start_from_the_same_weights_and_the_same_order_of_the_batches(tmp_path):
+    space = run_cells(["data"], out_dir=str(tmp_path), epochs=1, penalty_epochs=1, plot_trace=lambda *_, **__: None)
+    space.runs = {key: ([1.0], None) for key in (("clip", "RMSprop 5e-5"), ("penalty", "Adam 5e-4"))}
+    starts = []
+
+    def fit(training, critic, generator, loader, *rest):
+        next(training.epochs(1, loader))
+        starts.append([*critic.state_dict().values(), *generator.state_dict().values(), next(iter(loader))[0], rest[0]])
+        training.note(wasserstein_estimate=0.0)
+    space.fit = fit
+    run_cells(["train", "penalty-train"], space)
+    assert len(starts) == 2 and all(map(torch.equal, *starts))
+
+
+def test_the_pictures_over_time_are_labelled_with_their_epochs_also_when_they_come_with_the_weights(
+        tmp_path, monkeypatch):
+    labels = []
+    names = {"out_dir": str(tmp_path), "epochs": 6, "label_rows": lambda sheet, rows: labels.append(rows) or sheet}
+    space = run_cells(["data", "train", "over-time"], **names)
+    trained = space.training
+    monkeypatch.setattr(training, "find_pretrained", lambda name, **_: tmp_path / f"{name}.safetensors")
+    run_cells(["train", "over-time"], space, pretrained=True, **names)
+    assert labels == [["epoch 1, 5"]] * 2 and space.training.seconds == 0 and len(trained.pictures) == 2
+    assert all(map(np.array_equal, trained.pictures, space.training.pictures))
 
 
 @pytest.mark.slow
 def test_kill_9_and_resume_end_bit_identical(tmp_path):
     check_resume("05_wgan", "critic=lab.Critic(), generator=lab.Generator(8)",
                  "lab.fit(training, critic, generator, train, torch.randn(4, 8), epochs, "
-                 "lab.CONSTRAINTS['clip'][1], lab.RMSPROP)", tmp_path)
+                 "lab.CONSTRAINTS['clip'][1], lab.rmsprop)", tmp_path)
 
 
 def test_the_turns_of_the_critic_hold_every_batch_once():
@@ -287,16 +348,17 @@ def test_gradients_of_a_critic_are_those_of_torch_func():
 def test_a_settled_critic_is_a_copy_and_its_path_starts_at_the_critic_of_the_training():
     space = definitions("05_wgan")
     train, _ = space.get_loaders("digits", 16, limit=200, image_range=(-1, 1))
-    space.settle_steps, space.train_loader, space.latent_dim, space.device = 60, train, 10, torch.device("cpu")
+    space.settle_steps, space.train_loader, space.latent_dim = 60, train, 10
     critic, generator = space.Critic(), space.Generator(10)
-    space.many_real, space.many_fake = torch.rand(200, 1, 28, 28), space.sample(generator, torch.randn(200, 10))
+    real, fake = torch.rand(200, 1, 28, 28), space.sample(generator, torch.randn(200, 10))
     weights = [p.clone() for network in (critic, generator) for p in network.parameters()]
     statistics = [b.clone() for b in generator.buffers()]
-    settled, path = space.settle(critic, generator, partial(space.update_critic, clip=0.05), space.ADAM)
+    step = partial(space.update_critic, clip=0.05)
+    settled, path = space.settle(critic, generator, step, space.ADAM, real, fake)
     assert path.shape == (3, 31) and path[0].tolist() == list(range(0, 61, 2))
-    assert path[1, 0] == pytest.approx(-space.critic_loss(critic, space.many_real, space.many_fake).item(), abs=1e-6)
-    assert path[1, -1] == pytest.approx(-space.critic_loss(settled, space.many_real, space.many_fake).item(), abs=1e-6)
-    slopes = space.gradients(settled, space.many_fake[:200]).norm(dim=1)
+    assert path[1, 0] == pytest.approx(-space.critic_loss(critic, real, fake).item(), abs=1e-6)
+    assert path[1, -1] == pytest.approx(-space.critic_loss(settled, real, fake).item(), abs=1e-6)
+    slopes = space.gradients(settled, fake[:200]).norm(dim=1)
     assert path[2, -1] == pytest.approx(slopes.mean().item()) and path[1, -1] > path[1, 0]
     assert space.max_abs_weight(settled) <= 0.05
     after = [p for network in (critic, generator) for p in network.parameters()]
@@ -394,10 +456,24 @@ def test_a_short_training_is_the_same_algorithm_and_is_judged_after_each_epoch()
     space.update_generator, space.judge = generator_step, lambda classifier, images: (images, None)
     space.classifier, space.reference, space.n_compared = None, "reference", 7
     space.frechet_distance = lambda images, reference: (images.dtype, len(images), reference)
-    space.dataset, space.limit, space.data_dir, space.device = "digits", 200, None, torch.device("cpu")
-    space.batch_size, space.latent_dim, space.n_critic, space.comparison_epochs = 16, 100, 5, 2
-    space.image_range = (-1, 1)
-    generator, seconds, distances = space.short_training(space.Critic, critic_step, space.ADAM, 3)
+    space.dataset, space.limit, space.batch_size, space.image_range = "digits", 200, 16, (-1, 1)
+    generator, seconds, distances = space.short_training(space.Critic, critic_step, space.ADAM, 2, 3)
     epoch = 2 * [*5 * ["critic"], "generator"] + [*3 * ["critic"], "generator"]     # 13 batches
     assert played == 2 * epoch and isinstance(generator, space.Generator)
     assert distances == 2 * [(torch.uint8, 7, "reference")] and 0 < seconds[0] < seconds[1]
+
+
+def test_the_short_trainings_of_one_seed_start_from_the_same_weights_and_the_same_order_of_the_batches():
+    space = definitions("05_wgan")
+    critics, starts = [], []
+
+    def train_epoch(batches, generator, train_critic, train_generator):
+        starts.append([*map(torch.clone, generator.state_dict().values()), *(x for x, _ in batches)])
+        return [(1, torch.tensor(0.0), None)]
+    space.train_epoch, space.judge, space.frechet_distance = train_epoch, lambda *_: (None, None), lambda *_: 0.0
+    space.classifier, space.reference, space.n_compared = None, None, 7
+    space.dataset, space.limit, space.batch_size, space.image_range = "digits", 64, 16, (-1, 1)
+    for make_critic, step in space.CONSTRAINTS.values():
+        space.short_training(lambda make=make_critic: critics.append(make()) or critics[-1], step, space.ADAM, 1, 5)
+    for critic, start in zip(critics[1:], starts[1:], strict=True):
+        assert all(map(torch.equal, starts[0], start)) and torch.equal(critic[1].bias, critics[0][1].bias)
