@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import check_resume, definitions
+from helpers import cell_source, check_resume, definitions
 from torch import distributions
 
 from labutils import Training, get_loaders, seed_everything
@@ -16,6 +16,21 @@ lab = definitions("02_vae")
 @pytest.fixture(autouse=True)
 def seeded():
     seed_everything(0)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The lab's definitions and few pictures, as the cell of the data makes them from changed parameters."""
+    lab = definitions("02_vae")
+    vars(lab).update(dataset="digits", limit=64, batch_size=32, epochs=1, out_dir=str(tmp_path))
+    run(lab, "data")
+    return lab
+
+
+def run(lab, cell_id):
+    """Execute a cell of the notebook among the definitions, without its curves."""
+    lab.plot_curves = lambda *arguments, **options: None
+    exec(cell_source("02_vae", cell_id), vars(lab))
 
 
 def gaussians(n=6, d=4):
@@ -237,6 +252,46 @@ def test_kill_9_and_resume_end_bit_identical(tmp_path):
                  "lab.fit(training, vae, train, test, torch.randn(4, 4))", tmp_path)
 
 
+def test_the_cell_of_the_training_may_run_again_and_takes_the_parameters_as_they_are_then(small):
+    histories = []
+    for beta in (1.0, 1.0, 20.0):
+        small.beta = beta
+        run(small, "train")
+        histories.append(small.training.history)
+        assert small.training.settings["beta"] == beta
+    assert histories[0] == histories[1] and histories[1]["test_kl"] != histories[2]["test_kl"]
+    small.architecture = "784-256-20"
+    run(small, "train")
+    assert small.vae.to_mu.in_features == 256 and "784-256-20" in small.training.name
+
+
+def test_another_batch_size_is_named_by_the_cells_that_train_with_the_loader_of_the_old_one(small):
+    small.batch_size = 16
+    for cell_id in ("train", "classifier", "plane"):
+        with pytest.raises(ValueError, match="batch_size=16.*32"):
+            run(small, cell_id)
+
+
+def test_an_unknown_architecture_is_named(small):
+    small.architecture = "784-20"
+    for cell_id in ("model", "train", "collapse-run", "plane"):
+        with pytest.raises(ValueError, match="architecture='784-20': take one of 784-400-20, "):
+            run(small, cell_id)
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_the_sheets_that_are_stored_with_the_weights_are_shown_alike_after_loading(n):
+    shown = lab.first_middle_last(list(range(n)))
+    assert shown[0] == 0 and shown[-1] == n - 1 and shown == lab.first_middle_last(shown)
+
+
+def test_there_are_128_test_images_to_show_and_no_black_ones_even_where_the_set_is_smaller(small):
+    small.limit = small.batch_size = 5
+    run(small, "data")
+    assert small.x.shape == (128, 1, 28, 28) and (small.x.amax(dim=(1, 2, 3)) > 0.5).all()
+    torch.testing.assert_close(small.x[5:10], small.x[:5])
+
+
 def test_traverse_changes_one_latent_only():
     vae = lab.VAE((784, 16, 4)).eval()
     z, values = torch.randn(1, 4), torch.linspace(-3, 3, 5)
@@ -251,7 +306,6 @@ def test_traverse_changes_one_latent_only():
 
 def test_an_interpolation_starts_and_ends_at_the_codes():
     vae = lab.VAE((784, 16, 4)).eval()
-    lab.device = "cpu"
     x = torch.rand(2, 1, 28, 28)
     frames = lab.interpolate(vae, x[:1], x[1:], n=5)
     torch.testing.assert_close(frames[[0, -1]], vae.draw(vae.encode(x)[0]))
@@ -260,7 +314,8 @@ def test_an_interpolation_starts_and_ends_at_the_codes():
 def test_rows_of_reconstructions_follow_their_originals():
     vae = lab.VAE((784, 16, 4)).eval()
     x = torch.rand(6, 1, 28, 28)
-    rows = lab.in_pairs(vae, x, n_cols=3)
+    rows = lab.in_pairs(vae.train(), x, n_cols=3)
+    assert not vae.training         # a training that was interrupted leaves it in training mode
     torch.testing.assert_close(rows[[0, 1, 2, 6, 7, 8]], x)
     torch.testing.assert_close(rows[[3, 4, 5, 9, 10, 11]], vae.draw(vae.encode(x)[0]))
 
@@ -424,6 +479,15 @@ def test_the_schedules_start_and_end_as_they_say():
                       "beta 12, warm-up": (0, 12)}
 
 
+def test_a_short_training_ends_alike_whatever_ran_before():
+    loader, _ = get_loaders("digits", 32, limit=64)
+    ends = []
+    for _ in range(2):
+        vae = lab.train_new((784, 16, 4), False, loader, n_epochs=1)
+        ends.append(torch.cat([weights.flatten() for weights in vae.parameters()]))
+    assert torch.equal(*ends) and not vae.training
+
+
 def test_the_kl_per_latent_sums_to_the_kl():
     vae = lab.VAE((784, 16, 4)).eval()
     images = torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8)
@@ -433,7 +497,6 @@ def test_the_kl_per_latent_sums_to_the_kl():
 
 
 def test_the_codes_of_the_latent_plane_are_evenly_spaced_in_the_prior():
-    lab.device = "cpu"
     codes = []
     stub = type("Stub", (), {"draw": staticmethod(lambda z: codes.append(z) or torch.zeros(len(z), 1, 28, 28))})
     assert lab.latent_plane(stub, n=4).shape == (16, 1, 28, 28)
@@ -464,6 +527,14 @@ def test_split_kl_agrees_with_the_integrals_over_a_handful_of_gaussians(mu, logv
         error = 4 * term.std() / 200 + 1e-3        # four standard errors, and the rounding
         assert abs(term.mean() - value) < error < 0.1
     assert terms[0].max() < math.log(len(mu)) + 1e-4                # the ceiling of the information, term by term
+
+
+@pytest.mark.parametrize("n_pictures, own", [(3, [0, 0, 1, 1, 2, 2]), (60, [0, 10, 20, 30, 40, 50])])
+def test_split_kl_draws_from_pictures_that_are_evenly_spaced(monkeypatch, n_pictures, own):
+    taken = []
+    monkeypatch.setattr(lab, "reparameterise", lambda mu, logvar: taken.append(mu) or mu)
+    lab.split_kl(torch.arange(float(n_pictures))[:, None], torch.zeros(n_pictures, 1), 6)
+    assert taken[0][:, 0].tolist() == own
 
 
 def test_the_information_reaches_its_ceiling_if_no_two_codes_touch():
