@@ -200,7 +200,7 @@ class Side:
     def __init__(self, kind, name, device, seed=0, variant="", same_batches=False):
         self.kind, self.case, self.device = kind, CASES[name], device
         lab = definitions(self.case.lab)
-        lab.device, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
+        lab.DEVICE, lab.batch_size, lab.latent_dim = device, self.case.batch_size, 100
         if kind == "plain":     # PyTorch's own layer, without the lab's faster one
             lab.ConvTranspose2d = torch.nn.ConvTranspose2d
         if kind == "plain" or "float32" in variant:
