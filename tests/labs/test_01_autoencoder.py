@@ -9,6 +9,7 @@ from scipy import linalg
 from scipy.stats import norm
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
+from torch.nn.utils import parameters_to_vector
 
 from labutils import Training, get_loaders, seed_everything
 from labutils.checkpoints import read_checkpoint, unpack
@@ -183,8 +184,25 @@ def test_a_changed_parameter_reaches_the_training_whose_cell_runs_next(tmp_path)
     assert {name: training.settings[name] for name in expected} == expected and training.n_epochs == 2
     assert space["models"]["mlp"].encoder[-1].out_features == 5
     run("sweep")
-    found, again = space["short"][8][0], space["train_briefly"](8, 1, 3)
-    assert all(map(torch.equal, found.state_dict().values(), again.state_dict().values()))
+    found, again = (parameters_to_vector(network.parameters())
+                    for network in (space["short"][8][0], space["train_briefly"](8, 1, 3)))
+    assert torch.equal(found, again)
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_after_an_interrupt_nothing_is_left_of_an_older_training(tmp_path):
+    space, run = cells_of_a_small_run(tmp_path)
+    for cell in ("data", "pca-plot", "deep-train", "sweep"):
+        run(cell)
+    space["fit"] = space["train_briefly"] = interrupted
+    for cell in ("deep-train", "sweep"):
+        with pytest.raises(KeyboardInterrupt):
+            run(cell)
+    assert [(name, training.history) for name, training in space["trainings"].items()] == [("mlp", {})]
+    assert list(space["models"]) == ["mlp"] and not space["short"]
 
 
 def test_data_that_were_loaded_with_other_parameters_are_refused(tmp_path):
