@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import check_resume, definitions
+from helpers import cell_source, check_resume, definitions
 from scipy.optimize import minimize_scalar
 from torch import distributions, nn
 
@@ -115,6 +115,15 @@ def test_the_sums_of_the_loss_see_float32(monkeypatch):
     vae = lab.ConvVAE()
     logits, q = vae(torch.rand(3, 1, 28, 28))
     assert logits.dtype == q.mean.dtype == q.stddev.dtype == torch.float32
+
+
+def test_codes_and_pictures_do_not_depend_on_their_neighbours():
+    """Whatever mode the network was in: batch normalisation takes its running means."""
+    vae, x, z = lab.ConvVAE(), torch.rand(16, 1, 28, 28), torch.randn(16, 32)
+    for method, values in ((vae.mean_code, x), (vae.draw, z)):
+        vae.train()
+        torch.testing.assert_close(method(values[:3]), method(values)[:3], atol=1e-5, rtol=1e-4)
+        assert not vae.training and not method(values).requires_grad
 
 
 # ------------------------------------------------------------------------------------------ losses
@@ -267,6 +276,94 @@ def test_fit_without_fixed_images_keeps_no_sheets(tmp_path):
     training = Training("test", tmp_path, {})
     lab.fit(training, Linear(), train, [(torch.rand(2, 1, 4, 4), None)], 1, sigma=0.5, beta=1)
     assert training.pictures == [] and not list(tmp_path.glob("*.png"))
+
+
+def digits(lab, n_images, **parameters):
+    """Give a lab parameters and a loader of so many random pictures, as its first cells would have made them."""
+    vars(lab).update(dataset="digits", limit=n_images, epochs=1, batch_size=16, image_shape=(1, 28, 28), **parameters)
+    loader = InMemoryLoader(torch.randint(256, (n_images, 1, 28, 28), dtype=torch.uint8), torch.zeros(n_images), 16,
+                            shuffle=True)
+    loader.settings = {name: getattr(lab, name) for name in ("dataset", "limit", "batch_size")}
+    lab.train_loader, lab.test_loader, lab.x = loader, loader, loader.to_float(loader.images)
+
+
+def test_the_cell_that_trains_starts_anew_with_the_parameters_of_the_moment(tmp_path):
+    """The real cell, after a reader has run the parameters cell again, and nothing else."""
+    lab, cell = definitions("03_conv_vae"), cell_source("03_conv_vae", "train")
+    digits(lab, 40, out_dir=str(tmp_path))
+    ends = []
+    for parameters in ({}, {}, {"beta": 4.0}, {"seed": 1}):
+        vars(lab).update(parameters)
+        torch.rand(3)       # whatever was drawn before
+        exec(cell, vars(lab))
+        ends.append((lab.training.history, lab.training.settings["beta"], lab.training.n_epochs))
+    assert ends[0] == ends[1] and ends[2][1:] == (4.0, 1)
+    assert len({str(history) for history, *_ in ends}) == 3
+    lab.batch_size = 8
+    with pytest.raises(ValueError, match="batch_size=8.*get_loaders"):
+        exec(cell, vars(lab))
+
+
+def test_the_short_trainings_of_both_sections_have_the_same_parameters(tmp_path):
+    lab, cell, trained = definitions("03_conv_vae"), cell_source("03_conv_vae", "sweep"), []
+    digits(lab, 40, out_dir=str(tmp_path), sweep_images=30)
+    lab.new_convolutions = None
+    lab.train_few = lambda name, make, settings: trained.append((name, settings)) or (None, None)
+    earlier = [(None, Training("earlier", tmp_path, lab.few_settings(seed=seed))) for seed in (0, 1)]
+    lab.few_trained = {"convolutions": earlier}
+    exec(cell, vars(lab))
+    assert lab.short["cross entropy"] is earlier and len(lab.short) == 5
+    wanted = {"sigma 1": (1.0, 1), "sigma 0.3": (0.3, 1), "sigma fitted": ("fitted", 1),
+              "cross entropy, beta 4": (None, 4)}
+    assert [(name, s["seed"], s["sigma"], s["beta"]) for name, s in trained] == [
+        (name, seed, *values) for name, values in wanted.items() for seed in (0, 1)]
+    assert {s["limit"] for _, s in trained} == {30}
+    for name, value in (("sweep_epochs", 9), ("sweep_images", 20), ("seed", 5), ("learning_rate", 0.1)):
+        before = getattr(lab, name)
+        setattr(lab, name, value)
+        with pytest.raises(ValueError, match="section 4"):
+            exec(cell, vars(lab))
+        setattr(lab, name, before)
+    exec(cell, vars(lab))
+
+
+@pytest.mark.parametrize("pretrained, n_epochs", [(False, 7), (True, 2)])
+def test_short_trainings_take_few_images_and_with_pretrained_few_epochs(monkeypatch, pretrained, n_epochs):
+    for name, value in {"pretrained": pretrained, "sweep_epochs": 7, "sweep_images": 100, "limit": 50}.items():
+        monkeypatch.setattr(lab, name, value)
+    settings = lab.few_settings(seed=3)
+    assert settings == {**lab.settings_now(), "seed": 3, "limit": 50, "batch_size": 128, "epochs": n_epochs}
+    monkeypatch.setattr(lab, "limit", None)
+    assert lab.few_settings()["limit"] == 100 and lab.few_settings(sigma="fitted")["sigma"] == "fitted"
+
+
+def test_a_short_training_starts_from_its_seed_and_keeps_to_its_settings(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(lab, "out_dir", str(tmp_path))
+    monkeypatch.setattr(lab, "few_train", "train", raising=False)
+    monkeypatch.setattr(lab, "few_test", "test", raising=False)
+    monkeypatch.setattr(lab, "fit", lambda *arguments, **loss: given.append((arguments[2:], loss)))
+    for seed in (1, 1, 2):
+        network, training = lab.train_few("kind", Linear, lab.few_settings(seed=seed, sigma=0.3, epochs=5))
+        assert training.settings["seed"] == seed and training.modules == {"vae": network}
+        given.append(network.decoder[0].weight)
+    assert given[0] == (("train", "test", 5), {"sigma": 0.3, "beta": 1})
+    assert torch.equal(given[1], given[3]) and not torch.equal(given[1], given[5])
+
+
+def test_the_sheets_that_are_shown_are_the_same_when_only_they_were_kept():
+    assert lab.milestones(list(range(10))) == [0, 5, 9]
+    for n in range(1, 20):
+        kept = lab.milestones(list(range(n)))
+        assert lab.milestones(kept) == kept and kept[0] == 0 and kept[-1] == n - 1
+
+
+@pytest.mark.parametrize("n, shape", [(30, (112, 840)), (20, (56, 840)), (7, (56, 392)), (1, (56, 56))])
+def test_a_collage_has_whole_rows(n, shape):
+    """Few pictures would leave black tiles in the last one."""
+    sheet = lab.tiled(torch.full((n, 1, 28, 28), 0.5), n_cols=15)
+    assert sheet.shape == shape and sheet.min() == sheet.max()
+    assert lab.tiled(torch.rand(4, 3, 64, 64), n_cols=2).shape == (128, 128, 3)
 
 
 @pytest.mark.slow
