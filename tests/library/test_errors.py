@@ -4,6 +4,7 @@ import re
 
 import nbformat
 import pytest
+from helpers import NOTEBOOKS, PROJECT_ROOT, code_cells
 from nbclient import NotebookClient
 
 START = """import torch
@@ -42,3 +43,14 @@ def test_a_kernel_tells_errors_of_ours_in_one_line_and_keeps_other_tracebacks(tm
         text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
         assert all(part.format(folder=tmp_path) in text for part in parts), text
         assert (parts in OTHERS.values()) == ("\n" in text), text
+
+
+def test_what_we_raise_is_told_in_one_line():
+    """Apart from two errors that labutils itself catches."""
+    sources = {path: path.read_text() for path in sorted((PROJECT_ROOT / "labutils").rglob("*.py"))
+               if not {"instructor", "checks"} & set(path.parts)}
+    sources |= {path: "\n".join(cell.source for cell in code_cells(path)) for path in NOTEBOOKS}
+    found = {(path.name, line) for path, source in sources.items()
+             for line in re.findall(r"raise (?:Value|OS|Runtime|Type)Error\(.*", source)}
+    assert found == {("checkpoints.py", 'raise ValueError("its config is not a JSON object")'),
+                     ("source.py", 'raise OSError("no server answers")')}
