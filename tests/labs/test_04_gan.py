@@ -1,6 +1,7 @@
 """The definitions of lab 04, taken from the notebook, against second sources."""
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from labutils import Training, get_loaders, init_weights, seed_everything
+from labutils.checkpoints import sha256
 
 lab = definitions("04_gan")
 PARTS = {
@@ -88,7 +90,7 @@ def test_the_dcgan_starts_with_small_weights():
 
 @pytest.mark.parametrize("name, generator", [("mlp_loader", "MLPGenerator"), ("dcgan_loader", "Generator")])
 def test_data_and_generator_share_one_range(name, generator):
-    space = {**vars(lab), "dataset": "digits", "limit": 64, "device": "cpu", "show": lambda *_, **__: None}
+    space = {**vars(lab), "dataset": "digits", "limit": 64, "show": lambda *_, **__: None}
     exec(cell_source("04_gan", "data"), space)
     x = torch.cat([x for x, _ in space[name]])
     assert (x.min(), x.max()) == space[generator].image_range
@@ -243,6 +245,76 @@ def test_kill_9_and_resume_end_bit_identical(tmp_path):
     networks = "generator=lab.Generator(8).to(memory_format=torch.channels_last), discriminator=lab.Discriminator()"
     check_resume("04_gan", networks, "lab.fit(training, generator, discriminator, train, epochs, torch.randn(4, 8), "
                  "betas=(0.5, 0.9), every=2, stem='dcgan')", tmp_path)
+
+
+# ------------------------------------------------------------------- the cells that train, as a reader runs them
+
+@pytest.fixture
+def reader(tmp_path):
+    """Return `run(cell ids, changed parameters)`, which runs cells of one notebook and returns its variables."""
+    sheets = []
+    space = {**vars(lab), "out_dir": str(tmp_path), "dataset": "digits", "limit": 24, "epochs": 12, "batch_size": 12,
+             "dcgan_epochs": 1, "dcgan_batch_size": 2, "snapshot_every": 1, "conditional_epochs": 1, "sheets": sheets,
+             "plot_game": lambda history: None, "show": lambda picture, **_: sheets.append(picture)}
+
+    def run(*cells, **parameters):
+        space.update(parameters)
+        for cell in cells:
+            exec(cell_source("04_gan", cell), space)
+        return space
+    run("data")
+    return run
+
+
+@pytest.mark.parametrize("part, changes", [
+    ("mlp", {"latent_dim": 5, "epochs": 2}), ("dcgan", {"dcgan_latent_dim": 5, "dcgan_epochs": 2}),
+    ("conditional", {"latent_dim": 5, "conditional_epochs": 2})])
+def test_a_training_that_runs_again_is_the_same_and_follows_the_parameters(part, changes, reader):
+    """What a reader does who changes a value, runs the parameters' cell, and then only the training's."""
+    def run(**parameters):
+        training = reader(f"{part}-train", **parameters)[f"{part}_training"]
+        return training, [p.detach().clone() for module in training.modules.values() for p in module.parameters()]
+    reader("data", dcgan_batch_size=12)         # two rounds in an epoch
+    (first, before), (again, after) = run(), run()
+    assert again is not first and again.history == first.history and again.n_epochs == first.n_epochs
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+    changed, [first_layer, *_] = run(**changes, seed=1)
+    assert changed.n_epochs == 2 and changed.settings["latent_dim"] == 5 and changed.settings["seed"] == 1
+    assert {5, 15} & {*first_layer.shape}       # 5 numbers, and 10 more for a label
+    if part != "conditional":                   # which makes its loader itself
+        with pytest.raises(ValueError, match="limit=20: set after the loader was made"):
+            run(limit=20)
+
+
+@pytest.mark.parametrize("part, cell, n, shape", [("mlp", "mlp-samples", 4, (32, 1, 28, 28)),
+                                                  ("dcgan", "dcgan-over-time", 10, (3, 1, 28, 28))])
+def test_loaded_weights_show_the_pictures_over_time_of_their_training(part, cell, n, shape, reader, tmp_path,
+                                                                      monkeypatch, capsys):
+    trained = reader(f"{part}-train")[f"{part}_training"]
+    capsys.readouterr()
+    reader(cell)
+    expected = capsys.readouterr().out
+    assert len(trained.pictures) == len(trained.history["epoch"]) == 12
+
+    path = tmp_path / f"{trained.name}.safetensors"
+    monkeypatch.setattr("labutils.checkpoints.PRETRAINED_DIR", tmp_path)
+    (tmp_path / "card.json").write_text(json.dumps({trained.name: {"sha256": sha256(path)}}))
+    loaded = reader(f"{part}-train", pretrained=True)[f"{part}_training"]
+    assert f"loaded {path.name}" in capsys.readouterr().out
+    *_, before, after = reader(cell)["sheets"]
+    assert np.array_equal(before, after) and capsys.readouterr().out == expected
+    assert [pictures.shape for pictures in loaded.pictures] == n * [shape] and loaded.n_epochs == trained.n_epochs
+
+
+@pytest.mark.parametrize("n", [4, 10])
+def test_values_over_time_are_ever_further_apart_and_chosen_once(n):
+    for length in range(1, 130):
+        chosen = lab.over_time(list(range(length)), n)
+        assert len(chosen) == min(n, length) and chosen[-1] == length - 1 and chosen[0] == 0
+        assert all(np.diff(chosen) > 0)
+        assert lab.over_time(chosen, n) == chosen, "what came with the weights"
+    assert lab.over_time(list(range(1, 41)), 4) == [1, 3, 12, 40]
 
 
 # ---------------------------------------------------------------------------- the best discriminator
@@ -436,18 +508,18 @@ def test_a_missing_mode_costs_more_in_pairs(n_points, expected):
 
 @pytest.mark.parametrize("n_steps", [1, 20])
 def test_a_short_game_ends_with_a_snapshot_of_its_last_step(n_steps):
-    snapshots = lab.play_ring(n_steps)
+    snapshots = lab.play_ring(n_steps, 0)
     assert list(snapshots) == sorted(snapshots) and list(snapshots)[-1] == n_steps
     assert len(snapshots) == min(n_steps, 6)
     assert all(points.shape == (2000, 2) and not points.requires_grad for points in snapshots.values())
 
 
 def test_the_game_is_seeded():
-    first, torch_state = lab.play_ring(6, pack=2), torch.rand(1)
-    again = lab.play_ring(6, pack=2)
+    first, torch_state = lab.play_ring(6, 0, pack=2), torch.rand(1)
+    again = lab.play_ring(6, 0, pack=2)
     assert all(torch.equal(a, b) for a, b in zip(first.values(), again.values()))
     assert torch.equal(torch_state, torch.rand(1))
-    assert not torch.equal(first[6], lab.play_ring(6, pack=2, seed=1)[6])
+    assert not torch.equal(first[6], lab.play_ring(6, 1, pack=2)[6])
 
 
 def test_the_norm_of_a_gradient():
@@ -463,5 +535,5 @@ def test_the_norm_of_a_gradient():
 
 @pytest.mark.slow
 def test_the_packed_game_finds_all_modes_and_the_plain_one_does_not():
-    (plain, _), (packed, share) = (lab.count_modes(lab.play_ring(1000, pack)[1000]) for pack in (1, 2))
+    (plain, _), (packed, share) = (lab.count_modes(lab.play_ring(1000, 0, pack)[1000]) for pack in (1, 2))
     assert plain <= 4 and packed == 8 and share > 0.2
