@@ -20,8 +20,18 @@ from .labs import UsageError
 from .signals import on_signals
 
 
+class Verb(click.Command):
+    """A verb. Alone, one that needs an argument is answered with its help."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.no_args_is_help = any(parameter.required for parameter in self.params)
+
+
 class Group(click.Group):
     """The verbs; a wrong one is answered with the right ones."""
+
+    command_class = Verb
 
     def get_command(self, context, name):
         if name not in self.commands:
@@ -29,9 +39,17 @@ class Group(click.Group):
         return self.commands[name]
 
 
-@click.group(cls=Group, no_args_is_help=False)
+@click.group(cls=Group, no_args_is_help=True)
 def command_line():
-    """Run the labs of the course."""
+    """Run the labs of the course, compare what they have made, and hand them out.
+
+    \b
+    labs run --quick               every lab in its reduced form, in runs/quick/
+    labs run 02_vae -p beta 4      one lab with another value
+    labs release spring-course     versions for students and with solutions
+
+    'labs COMMAND --help' says more.
+    """
 
 
 def main(arguments=None):
@@ -45,6 +63,9 @@ def main(arguments=None):
             return code
         except click.exceptions.Exit as stop:       # --help
             return stop.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            print(error.format_message(), file=sys.stderr)
+            return 2
         except click.ClickException as error:
             return fail(error.ctx.command_path if error.ctx else "labs", error.format_message(), 2)
         except UsageError as error:
@@ -270,7 +291,7 @@ def refresh(names):
 def report(folder):
     """Write index.html and results.csv about runs.
 
-    DIR is what 'labs run' was given as --out.
+    DIR is what 'labs run' was given as --out, or runs/quick or runs/full.
     """
     print_report(folder)
     return 0
@@ -304,7 +325,8 @@ def bands(folder, profile):
 def release(folder, names, nbgrader):
     """Write versions for students and with solutions.
 
-    DIR is a new folder, which gets student/, student.zip and solutions/, with the labs named or with all.
+    DIR is a new folder, which gets student/, student.zip and solutions/, with the labs named or with all. For example:
+    labs release spring-course
     """
     if nbgrader:
         from .grading import make_course

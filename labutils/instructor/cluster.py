@@ -44,6 +44,7 @@ def run_on_cluster(jobs, address):
         with connect(address) as client:
             await_workers(client, address)
             check_workers(client, left)
+            print(f"{address}: {len(left)} runs for {len(client.nthreads())} workers", file=sys.stderr, flush=True)
             for job, outcome, files in finished(client, left):
                 outcomes[job.folder] = report_line(receive(job, outcome, files))
     return [outcomes[job.folder] for job in jobs]

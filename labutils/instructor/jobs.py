@@ -80,7 +80,7 @@ def stopping(watches):
 
 
 def follow(futures, jobs, watches, seconds):
-    """Print a line for each run that has ended; on a terminal also one for each run in progress, redrawn every second.
+    """Print a line when a run begins, and when it ends; between them, on a terminal, one that is redrawn every second.
 
     seconds    `seconds_taken` by earlier runs, to which the new ones are added
     """
@@ -92,15 +92,16 @@ def follow(futures, jobs, watches, seconds):
             number = numbers.pop(future)
             if number in lines:
                 lines.pop(number).close()
-                sys.stderr.write("\r")      # tqdm leaves the cursor where the line has ended
+                sys.stderr.write("\r" if terminal else "")      # tqdm leaves the cursor where the line has ended
             report_line(future.result())
             if future.result().status == "ok":
                 seconds[work_key(jobs[number])].append(future.result().seconds)
-        for number in numbers.values() if terminal else ():
-            if watches[number].started:
-                if number not in lines:
-                    lines[number] = tqdm(bar_format="{desc}", leave=False, file=sys.stderr, dynamic_ncols=True)
-                lines[number].set_description_str(progress(jobs[number], watches[number], seconds))
+        for number in [number for number in numbers.values() if watches[number].started]:
+            if number not in lines:
+                tqdm.write(f"{jobs[number].name}: started", file=sys.stderr)
+                lines[number] = tqdm(bar_format="{desc}", leave=False, file=sys.stderr, dynamic_ncols=True,
+                                     disable=not terminal)
+            lines[number].set_description_str(progress(jobs[number], watches[number], seconds))
 
 
 def progress(job, watch, seconds):

@@ -42,7 +42,10 @@ def read_requests(path):
     """Return [(source for messages, run as {name: value})] of a YAML file; raises `UsageError`."""
     try:
         requests = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:      # an impossible date is a ValueError
+    except OSError as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UsageError(f"-f {path}: {reason}; name a YAML file with a list of runs") from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:       # an impossible date is a ValueError
         raise UsageError(f"-f {path}: it cannot be read as YAML: {' '.join(str(error).split())}") from None
     requests = [requests] if isinstance(requests, dict) else requests
     if not isinstance(requests, list) or not requests or not all(isinstance(request, dict) for request in requests):

@@ -49,7 +49,6 @@ def refused(capsys, arguments):
 
 RUN = ("run", "01_good")
 USAGE = [
-    ([], ["labs: Missing command"]),
     (["dance"], ["'dance'", "run", "doctor"]),
     (["--wrong"], ["labs: No such option '--wrong'"]),
     (["run", "03_vea"], ["labs run: ", "'03_vea'", "01_good"]),
@@ -76,8 +75,9 @@ USAGE = [
     ([*RUN, "--check"], ["expected/01_good.yml", "git checkout"]),
     ([*RUN, "--check", "-p", "rate", "0.5"], ["--check", "01_good sets rate"]),
     ([*RUN, "--scheduler", "127.0.0.1:1", "--jobs", "2"], ["--jobs", "--scheduler"]),
-    (["run", "-f", "nothing.yml"], ["-f nothing.yml", "cannot be read as YAML"]),
-    (["run", "-f", "/"], ["-f /", "directory"]),
+    (["run", "-f", "nothing.yml"], ["-f nothing.yml: there is no such file", "name a YAML file"]),
+    (["run", "-f", "notebooks"], ["-f notebooks: Is a directory", "name a YAML file"]),
+    (["run", "-f", "notebooks/quick/01_good.yml"], ["-f notebooks/quick/01_good.yml", "cannot be read as YAML"]),
     ([*RUN, "--out", "/dev/null/x"], ["/dev/null/x"]),
     (["list", "nothing"], ["'nothing'", "01_good"]),
     (["list", "01_good", "02_unclosed"], ["02_unclosed"]),
@@ -87,7 +87,6 @@ USAGE = [
       for lab in ("03_text", "04_list", "05_empty", "06_object")],
     (["refresh", "nothing"], ["'nothing'", "01_good"]),
     (["refresh", "01_good", "-p", "epochs", "1"], ["-p"]),
-    (["release"], ["DIR"]),
     (["release", "full"], ["full is not an empty folder", "name a new one"]),
     (["release", "a_file"], ["a_file", "name a new one"]),
     (["release", "a_file/below", "01_good"], ["a_file/below", "cannot be made", "name another one"]),
@@ -101,7 +100,6 @@ USAGE = [
     (["data", "mnist", "--to", "a_file"], ["a_file", "not a folder"]),
     (["data", "--all"], ["--all"]),
     (["doctor", "me"], ["me"]),
-    (["report"], ["DIR"]),
     (["report", "nothing"], ["nothing is not a folder", "runs/quick"]),
     (["report", "notebooks"], ["there are no runs in", "runs/quick"]),
     (["bands", "nothing"], ["quick, full"]),
@@ -175,6 +173,15 @@ def test_list_names_labs_and_parameters(at_course, monkeypatch, tmp_path, capsys
         write_lab(tmp_path, name)
     assert cli.main(["list"]) == 0
     assert capsys.readouterr().out == "01_good         Lab 01_good\n02_other        Lab 02_other\n"
+
+
+@pytest.mark.parametrize("arguments, part", [
+    ([], "labs run --quick   "), (["release"], "labs release spring-course"), (["report"], "runs/quick"),
+    (["bands"], "five seeds")])
+def test_labs_alone_and_a_verb_that_needs_more_say_what_to_do(capsys, arguments, part):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(" ".join(["Usage: labs", *arguments])) and part in " ".join(err.split("\n"))
 
 
 @pytest.mark.parametrize("arguments", [[], ["run"], ["bands"]])
