@@ -7,8 +7,9 @@ import math
 import os
 import re
 import statistics
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -189,7 +190,7 @@ def spread(of_runs):
 
 
 def pictures(runs):
-    """Return ({kind of picture: [(run, file name, thumbnail)]}, how many kinds are left out).
+    """Return ({kind of picture: [(run, description, file name, thumbnail)]}, how many kinds are left out).
 
     Of the pictures that a training has drawn after some of its epochs, only the last is taken.
     """
@@ -201,16 +202,50 @@ def pictures(runs):
                 kinds.setdefault(kind, {})[k] = name
     chosen = sorted(kinds, key=lambda kind: not kind.startswith(("samples", "reconstructions")))
     limit = max(1, min(KINDS_OF_PICTURES, PICTURES_PER_LAB // len(runs)))
-    shown = {kind: [(runs[k], name, small) for k, name in kinds[kind].items()
+    told = [descriptions(run, [kinds[kind][k] for kind in chosen[:limit] if k in kinds[kind]])
+            for k, run in enumerate(runs)]
+    shown = {kind: [(runs[k], told[k].get(name, kind), name, small) for k, name in kinds[kind].items()
                     if (small := thumbnail(runs[k].folder / name))] for kind in chosen[:limit]}
     return {kind: group for kind, group in shown.items() if group}, len(chosen[limit:])
+
+
+def descriptions(run, names):
+    """Return {file name: description} of those pictures of a run that its notebook shows in the cell that saves them.
+
+    A damaged notebook describes nothing.
+    """
+    found = {}
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        for cell in json.loads((run.folder / f"{run.lab}.ipynb").read_text(encoding="utf-8"))["cells"]:
+            for name in [name for name in names if f'"{name}"' in "".join(cell["source"])]:
+                saved = decode((run.folder / name).read_bytes())
+                for output in cell["outputs"]:
+                    if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                        if is_enlarged(saved, decode(b64decode(output["data"]["image/png"]))):
+                            found[name] = str(alt)
+    return found
+
+
+def is_enlarged(saved, shown):
+    """Tell whether the picture `shown` is `saved`, a whole number of times as large, and perhaps labelled at its left.
+    """
+    scale = max(1, len(shown) // len(saved))
+    return np.array_equal(shown[::scale, shown.shape[1] - scale * saved.shape[1]::scale], saved)
+
+
+def decode(content):
+    """Return the picture in a file's content as an array (height, width, 3), or None if it cannot be read."""
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
 
 
 def thumbnail(path):
     """Return {"address": data URI, "width", "height"} of a small version of a picture, or None if it cannot be read."""
     try:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
+        image = decode(path.read_bytes())
+    except OSError:
         return None
     if image is None:
         return None

@@ -5,10 +5,13 @@ import time
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 
 import nbformat
+from jinja2 import FileSystemLoader
 from nbconvert import HTMLExporter
 
+from ..paths import PROJECT_ROOT
 from .kernel import Watch, describe, execute
 from .labs import UsageError, effective_parameters, lab_path
 from .record import (Outcome, Run, as_json, files_in, find_metrics, fingerprint, new_record, read_run, remove_files,
@@ -112,9 +115,7 @@ class Runner:
         folder, lab, notebook = self.job.folder, self.job.lab, self.watch.notebook
         if notebook is not None:
             write_text(folder / f"{lab}.ipynb", nbformat.writes(without_progress(notebook)))
-            with EXPORTING:
-                html, _ = exporter().from_notebook_node(notebook)
-            write_text(folder / f"{lab}.html", html)
+            write_text(folder / f"{lab}.html", as_page(notebook, self.job.name))
         if metrics:
             write_text(folder / "results.json", as_json(metrics))
             remove_states(folder)
@@ -135,10 +136,22 @@ def remove_states(folder):
         state.unlink()
 
 
+def as_page(notebook, title):
+    """Return a notebook as one page of HTML, with the diagrams of img/ in it."""
+    notebook = deepcopy(notebook)
+    for cell in notebook.cells:     # nbconvert embeds only pictures below the folder that it is given
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../img/", "](img/")
+    with EXPORTING:
+        html, _ = exporter().from_notebook_node(notebook, {"metadata": {"path": str(PROJECT_ROOT), "name": title}})
+    return html
+
+
 @cache
 def exporter():
     """Return the exporter to HTML; it is slow to make."""
-    return HTMLExporter()
+    return HTMLExporter(template_file="page.html.j2", embed_images=True,
+                        extra_loaders=[FileSystemLoader(Path(__file__).parent)])
 
 
 def without_progress(notebook):

@@ -8,18 +8,22 @@ import shutil
 import statistics
 import tempfile
 import tomllib
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import cv2
+import nbformat
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from IPython.core.formatters import DisplayFormatter
 
-from labutils import save_checkpoint
+from labutils import save_checkpoint, save_image, show
+from labutils.images import label_rows
 from labutils.instructor import cli
 from labutils.instructor.record import Run, natural, read_run
 from labutils.instructor.report import (chart, charts, csv_cell, line_styles, make_report, metric_table,
@@ -186,7 +190,7 @@ def test_a_run_that_failed_comes_first_with_its_error(out):
 def test_a_run_leads_to_its_html_and_is_called_by_what_varies(out):
     page = Page(make_report(out))
     assert "02_one%2Clatent_dim%3D10%2Cseed%3D0/02_one.html" in page.all("a", "href")
-    assert "samples.png of latent_dim=10,seed=0" in page.all("img", "alt")
+    assert "samples (latent_dim=10,seed=0)" in page.all("img", "alt")
 
 
 def test_a_revision_with_changes_is_marked(tmp_path):
@@ -361,14 +365,40 @@ def test_pictures_are_small_and_the_last_of_each_series(tmp_path):
                  "mlp_epoch_002_step_0100.png", "plane.PNG"):
         (folder / name).write_bytes(picture)
     shown, left_out = pictures([read_run(folder)])
-    assert {kind: [name for _, name, _ in some] for kind, some in shown.items()} == {
+    assert {kind: [name for *_, name, _ in some] for kind, some in shown.items()} == {
         "samples": ["samples.png"], "samples, last": ["samples_epoch_010.png"],
         "mlp, last": ["mlp_epoch_002_step_0100.png"], "plane": ["plane.PNG"]}
-    smalls = [small for [(_, _, small)] in shown.values()]
+    smalls = [small for [(*_, small)] in shown.values()]
     assert all((small["width"], small["height"]) == (280, 140) and len(small["address"]) < 30_000 for small in smalls)
     assert list(shown)[:2] == ["samples", "samples, last"] and left_out == 0
     cv2.imwrite(str(folder / "samples.png"), np.zeros((1, 2000), np.uint8))
     assert thumbnail(folder / "samples.png")["height"] == 1
+
+
+def test_a_picture_has_the_description_that_its_notebook_gives_it(tmp_path, monkeypatch):
+    """The notebook may have shown it with labels, or larger; another picture of the same cell does not count."""
+    rng, sheets, shown = np.random.default_rng(0), {}, []
+    monkeypatch.setattr("labutils.images.display", shown.append)
+    cells = [nbformat.v4.new_code_cell("broken", outputs=[nbformat.v4.new_output("error")])]
+    folder = write_run(tmp_path, "02_one", parameters={"seed": 3}, picture=False)
+    for name in ("plain", "labelled", "large", "other"):
+        sheets[name] = rng.integers(0, 255, (56, 84), np.uint8)
+        save_image(folder / f"{name}.png", sheets[name])
+        show({"plain": sheets[name], "labelled": label_rows(sheets[name], ["a", "b"]),
+              "large": sheets[name].repeat(2, 0).repeat(2, 1)}.get(name, sheets["plain"]), alt=f'"{name}" & <it>')
+        data, metadata = DisplayFormatter().format(shown.pop())
+        output = nbformat.v4.new_output("display_data", data, metadata=metadata)
+        cells.append(nbformat.v4.new_code_cell(f'save_image(out_dir / "{name}.png", x)', outputs=[output]))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "02_one.ipynb")
+    assert sorted(Page(make_report(tmp_path)).all("img", "alt")) == sorted(
+        [*(f'"{name}" & <it> (02_one)' for name in ("plain", "labelled", "large")), "other (02_one)"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"cells": [{}]}', '{"cells": [{"source": "\\"samples.png\\"", "outputs": '
+                                  '[{"metadata": {"image/png": {"alt": 3}}, "data": {"image/png": "AAAA"}}]}]}'])
+def test_a_notebook_that_cannot_be_read_describes_nothing(tmp_path, text):
+    (write_run(tmp_path, "02_one") / "02_one.ipynb").write_text(text)
+    assert Page(make_report(tmp_path)).all("img", "alt") == ["samples (02_one)"]
 
 
 def test_pictures_of_one_kind_are_shown_together_and_are_not_too_many(tmp_path):
@@ -421,7 +451,7 @@ def test_what_cannot_be_reported_is_said_in_one_line(tmp_path, capsys, name, par
 def test_the_template_is_packed():
     declared = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     files = {path.name for path in (PROJECT_ROOT / "labutils/instructor").glob("*.*") if path.suffix != ".py"}
-    assert files == set(declared["labutils.instructor"])
+    assert files and all(any(fnmatch(name, pattern) for pattern in declared["labutils.instructor"]) for name in files)
 
 
 @pytest.fixture
@@ -482,6 +512,13 @@ def test_in_a_browser_rows_are_sorted_and_nothing_is_loaded(browser, out):
 def test_the_page_fits_a_phone_and_a_dark_ground(browser, out):
     page, events = open_page(browser, make_report(out), viewport={"width": 360, "height": 700}, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360 and events == []
+    boxes = page.evaluate("""[...document.querySelectorAll('table')].map(table => {
+        const box = table.parentElement;
+        box.scrollLeft = 100;
+        const left = element => Math.round(element.getBoundingClientRect().left - box.getBoundingClientRect().left);
+        return [getComputedStyle(box).overflowX, box.scrollLeft, left(table), left(table.rows[1].cells[0])];
+    })""")
+    assert boxes[0] == ["auto", 100, -100, 0] and {box[0] for box in boxes} == {"auto"}, "the names stay in sight"
     colours = page.evaluate("['body', '.bad'].map(name => getComputedStyle(document.querySelector(name)).color)")
     assert colours == ["rgb(255, 255, 255)", "rgb(255, 156, 128)"]
     page.close()
