@@ -98,10 +98,11 @@ class SetParameters(Preprocessor):
 
     def preprocess(self, notebook, resources):
         values = self.values.get(resources["nbgrader"]["notebook"], {})
-        lines = ["", "# set for grading", *(f"{name} = {value!r}" for name, value in values.items())]
+        lines = "\n".join(["\n\n# set for grading", *(f"{name} = {value!r}" for name, value in values.items())])
         for cell in notebook.cells:
             if values and {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
-                cell.source = "\n".join([cell.source, *lines])
+                # once: nbgrader reads its configuration twice, and so has every preprocessor of it twice
+                cell.source = cell.source.removesuffix(lines) + lines
         return notebook, resources
 
 

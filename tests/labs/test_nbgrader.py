@@ -1,49 +1,147 @@
-"""nbgrader takes a lab as it is: it makes the assignment, and grades a submission with two wrong answers."""
+"""nbgrader on the course that `labs release --nbgrader` writes: what students get, and a class of three is graded."""
 
+import ast
+import csv
 import os
-import shutil
+import re
 
 import nbformat
 import pytest
-from helpers import BIN, ONE_CORE, command, notebook_path, prepare_copy, solutions
+import yaml
+from helpers import BIN, LABS, ONE_CORE, command, is_definition, notebook_path, solutions, tags, tiny
 
-nbgrader_api = pytest.importorskip("nbgrader.api", reason="nbgrader is not installed (pip install nbgrader)")
+from labutils.instructor import cli
+from labutils.instructor.release import student_version
+
+pytest.importorskip("nbgrader", reason="nbgrader is not installed (pip install nbgrader)")
 LAB = "02_vae"
 ACTIVATED = {**ONE_CORE, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}    # nbgrader looks for alembic on the path
-WRONG = {"gaussian_kl": "def gaussian_kl(mu_q, logvar_q, mu_p, logvar_p):\n    return -mu_q.sum(dim=1)",
-         "walk": "def walk(vae, z, latent, values):\n    return vae.draw(z.repeat(len(values), 1))"}
 
 
-def submit(course, student, answers):
-    """Hand in the released notebook with the given sources {grade_id: source} in place of the stubs."""
-    folder = course / "submitted" / student / "labs"
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def nbgrader(course, *arguments):
+    """Run a command of nbgrader in the folder of a course."""
+    done = command("nbgrader", *arguments, cwd=course, env=ACTIVATED)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def nbgrader_marks(notebook):
+    """Return {grade_id: (solution, points)} of a notebook."""
+    marks = [cell.metadata.nbgrader for cell in notebook.cells if "nbgrader" in cell.metadata]
+    return {mark.grade_id: (mark.solution, mark.get("points")) for mark in marks}
+
+
+def check_released(folder, lab):
+    """Check that students get all that they need of a lab, and nothing of a solution."""
+    notebook, released = read(notebook_path(lab)), read(folder / f"{lab}.ipynb")
+    text = "\n".join(cell.source for cell in released.cells)
+    as_elsewhere = "\n".join(cell.source for cell in student_version(lab, notebook).cells).replace("](../", "](")
+    stub = re.compile(r"NotImplementedError\(.*\)")
+    assert stub.sub("", text) == stub.sub("", as_elsewhere)     # no solution, no answer
+    assert "raise NotImplementedError('put your answer in the place of this line')" in text
+    assert nbgrader_marks(released) == nbgrader_marks(notebook)
+    assert not any("jupyter" in cell.metadata or cell.get("outputs") for cell in released.cells)
+    assert sum("parameters" in tag for cell in released.cells for tag in tags(cell)) == 1
+    links = re.findall(r"\]\(((?:\.\.|img|docs)/[^)#]+)\)", text)
+    assert all((folder / link).is_file() for link in links), links
+    for part in ("labutils/checks/__init__.py", "checkpoints/card.json", "README.md", "quick.yml",
+                 "constraints.txt", "requirements.txt", "img/vae.svg"):
+        assert (folder / part).is_file(), part
+    weights = {path.name.partition("_")[0] for path in folder.glob("checkpoints/*.safetensors")}
+    assert weights == {lab[:2], "classifier"}
+
+
+# ------------------------------------------------------------------------------------------ a class
+
+def submit(course, student, answers, change=lambda notebook: None):
+    """Hand in the released notebook with the given sources {grade_id: source} in place of the stubs, and changed."""
+    notebook = read(course / f"release/{LAB}/{LAB}.ipynb")
+    for name, source in answers.items():
+        solutions(notebook)[name].source = source
+    change(notebook)
+    folder = course / "submitted" / student / LAB
     folder.mkdir(parents=True)
-    notebook = nbformat.read(course / f"release/labs/{LAB}.ipynb", as_version=4)
-    for name, cell in solutions(notebook).items():
-        cell.source = answers[name]
     nbformat.write(notebook, folder / f"{LAB}.ipynb")
 
 
+def set_badly(notebook):
+    """Set parameters that a grader's computer does not have."""
+    [cell] = [cell for cell in notebook.cells if "parameters" in tags(cell)]
+    cell.source += "\nepochs, device, out_dir = 10000, 'mps', '/proc/x'"
+
+
+def delete_trainings(notebook):
+    """Leave the definitions and the exercises."""
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "markdown" or "nbgrader" in cell.metadata
+                      or all(map(is_definition, ast.parse(cell.source).body))]
+
+
+def break_data_and_delete_a_check(notebook):
+    for cell in notebook.cells:
+        if cell.id == "data":
+            cell.source = "train_loader, test_loader = get_loaders(dataset"
+    notebook.cells = [cell for cell in notebook.cells
+                      if cell.metadata.get("nbgrader", {}).get("grade_id") != "check_walk"]
+
+
+def hand_in(course):
+    """Hand in for three students: all right, with a warning; a half; a broken notebook."""
+    right = {name: cell.source for name, cell in solutions(read(notebook_path(LAB))).items()}
+    warning = right["walk"].replace("    ### BEGIN", "    import warnings; warnings.warn('slow')\n    ### BEGIN")
+    submit(course, "ada", {**right, "walk": warning}, set_badly)
+    submit(course, "ben", {
+        "gaussian_kl": "def gaussian_kl(mu_q, logvar_q, mu_p, logvar_p):\n    return -mu_q.sum(dim=1)",
+        "walk": "def walk(vae, z, latent, values):\n    return vae.draw(z.repeat(len(values), 1))",
+        "leave_one_out": right["leave_one_out"]}, delete_trainings)
+    submit(course, "cleo", {
+        "gaussian_kl": "def gaussian_kl(mu_q, logvar_q, mu_p, logvar_p)\n    return 0",
+        "leave_one_out": "def leave_one_out(scores, values):\n    return open('/home/cleo/answer.pt')",
+        "walk": right["walk"]}, break_data_and_delete_a_check)
+
+
+def make_grading_quick(course):
+    """Put the values of the shortest run into what grading sets."""
+    options, settings = tiny(LAB), course / "grading.yml"
+    values = yaml.safe_load(settings.read_text())
+    values[LAB] |= dict(zip(options[1::3], map(yaml.safe_load, options[2::3])))
+    settings.write_text(yaml.safe_dump(values))
+
+
 @pytest.mark.slow
-def test_generate_and_autograde(tmp_path):
+def test_labs_are_handed_out_and_a_class_of_three_is_graded(tmp_path):
     course = tmp_path / "course"
-    (course / "source/labs").mkdir(parents=True)
-    prepare_copy(LAB, course / "source/labs", out_dir=tmp_path / "out")       # tiny, so that grading is quick
-    at = f"--CourseDirectory.root={course}"
-    done = command("nbgrader", "generate_assignment", "labs", "--create", at, env=ACTIVATED)
-    assert done.returncode == 0, done.stderr[-3000:]
-    released = (course / f"release/labs/{LAB}.ipynb").read_text()
-    assert "BEGIN SOLUTION" not in released and "raise NotImplementedError()" in released
+    assert cli.main(["release", "--nbgrader", str(course)]) == 0
+    nbgrader(course, "generate_assignment", "*")
+    for lab in LABS:
+        check_released(course / "release" / lab, lab)
+    make_grading_quick(course)
+    hand_in(course)
+    nbgrader(course, "autograde", LAB)
 
-    right = {name: cell.source for name, cell in solutions(nbformat.read(notebook_path(LAB), as_version=4)).items()}
-    submit(course, "student", {**right, **WRONG})
-    done = command("nbgrader", "autograde", "labs", "--create", at, env=ACTIVATED)
-    assert done.returncode == 0, done.stderr[-3000:]
+    nbgrader(course, "export")
+    with (course / "grades.csv").open() as file:
+        scores = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)
+                  if row["assignment"] == LAB}
+    points = {name: value for name, (_, value) in nbgrader_marks(read(notebook_path(LAB))).items() if value}
+    assert scores["ada"] == (sum(points.values()), sum(points.values()))
+    assert scores["ben"][0] == points["check_leave_one_out"] and scores["cleo"][0] == points["check_walk"]
 
-    marks = [cell.metadata.get("nbgrader", {}) for cell in nbformat.read(notebook_path(LAB), as_version=4).cells]
-    points = {mark.grade_id: mark.points for mark in marks if mark.get("grade")}
-    with nbgrader_api.Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
-        graded = gradebook.find_submission_notebook(LAB, "labs", "student").grades
-        grades = {grade.name: grade.score for grade in graded}
-    assert grades == {**points, "check_gaussian_kl": 0, "check_walk": 0} != points
-    shutil.rmtree(course)
+    graded = read(course / f"autograded/ada/{LAB}/{LAB}.ipynb")
+    assert not [output for cell in graded.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+    assert sum(cell.source.count("# set for grading") for cell in graded.cells) == 1
+    assert (course / f"autograded/ada/{LAB}/runs/{LAB}").is_dir()       # each hand-in has a folder of its own
+
+    nbgrader(course, "generate_feedback", LAB)
+    assert [path.name for path in (course / "feedback/ben").rglob("*.*")] == [f"{LAB}.html"]
+    assert "data:image/svg" in (course / f"feedback/ben/{LAB}/{LAB}.html").read_text()
+
+    assert cli.main(["misconceptions", str(course)]) == 0
+    page = (course / "misconceptions.html").read_text()
+    assert f"{LAB}: 3 hand-ins" in page and not re.search("ada|ben|cleo", page)
+    said = re.findall(r"<td>(.*)</td>\n.*</div>(\d)</td>", page)
+    assert ("All frames are equal: the unchanged code is decoded each time.", "1") in said
+    assert {("right", "1"), ("right", "2"), ("not done yet", "2"), ("SyntaxError in the student&#39;s code", "1"),
+            ("FileNotFoundError in the student&#39;s code", "1")} < {*said}

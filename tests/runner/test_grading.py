@@ -1,0 +1,68 @@
+"""A course for nbgrader and the page about a class, without nbgrader itself: tests/labs/test_nbgrader.py has that."""
+
+import subprocess
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from labutils.instructor import cli
+from labutils.instructor.grading import make_course
+from labutils.instructor.misconceptions import alike, counts, outcomes
+
+
+def graded(**said):
+    """Return an executed notebook in which the check of each exercise said {exercise: (name of the error, text)}."""
+    cells = []
+    for name, error in said.items():
+        outputs = [new_output("error", ename=error[0], evalue=error[1], traceback=[])] if error else []
+        about = {"grade_id": f"check_{name}", "grade": True, "solution": False}
+        cells.append(new_code_cell(outputs=outputs, metadata={"nbgrader": about}))
+    return new_notebook(cells=cells)
+
+
+def test_the_gradebook_and_the_hand_ins_are_ignored_by_git(tmp_path):
+    make_course(tmp_path, ["02_vae"])
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    private = ["gradebook.db", "gradebook.db.2026-11-27", "grades.csv", "misconceptions.html", "submitted/ada/x",
+               "autograded/ada/x", "feedback/ada/x"]
+    handed_out = ["nbgrader_config.py", "grading.yml", "source/02_vae/02_vae.ipynb", "release/02_vae/02_vae.ipynb"]
+    done = subprocess.run(["git", "check-ignore", *private, *handed_out], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == private
+
+
+def test_one_misconception_is_counted_once_whatever_its_numbers_and_with_the_stronger_hint():
+    off = ["Off by 3.5.", "Off by 1e-05.", "Off by 3.5. Which term?"]
+    assert alike([*off, "Other."]) == [*3 * ["Off by …."], "Other."]
+    assert alike(["The KL has 784 terms.", "The KL has 784 terms."]) == 2 * ["The KL has 784 terms."]
+    hand_ins = [{"kl": text} for text in ("Once.", "Twice.", "right", "Twice. Look again.")]
+    assert counts(hand_ins) == {"kl": [("right", 1), ("Twice.", 2), ("Once.", 1)]}
+
+
+def test_of_an_error_of_the_students_own_only_the_kind_is_told():
+    notebook = graded(a=None, b=("WrongAnswer", "The sum."), c=("NotDone", "put it"), d=("OSError", "/home/ada"))
+    assert outcomes(notebook) == {"a": "right", "b": "The sum.", "c": "not done yet",
+                                  "d": "OSError in the student's code"}
+
+
+@pytest.mark.parametrize("text", ["<b>Ada</b> & 3 < 4"])
+def test_what_a_check_said_is_text_on_the_page(tmp_path, text):
+    path = tmp_path / "autograded/ada/02_vae/02_vae.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(graded(kl=("WrongAnswer", text)), path)
+    assert cli.main(["misconceptions", str(tmp_path)]) == 0
+    page = (tmp_path / "misconceptions.html").read_text()
+    assert "&lt;b&gt;Ada&lt;/b&gt; &amp; 3 &lt; 4" in page and "02_vae: 1 hand-in<" in page
+
+
+def test_a_course_in_which_nothing_is_graded_is_one_line(tmp_path, capsys):
+    assert cli.main(["misconceptions", str(tmp_path)]) == 2
+    assert "no graded hand-ins" in capsys.readouterr().err
+
+
+def test_a_course_needs_a_new_folder_and_labs_that_there_are(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["release", "--nbgrader", str(tmp_path)]) == 2
+    assert cli.main(["release", "--nbgrader", str(tmp_path / "new"), "nothing"]) == 2
+    assert "not an empty folder" in (said := capsys.readouterr().err) and "'nothing'" in said
+    assert not (tmp_path / "new").exists()
