@@ -116,8 +116,8 @@ def require_same(settings, loader):
     """Raise `ValueError` if a loader was made with another data set, batch size or limit than `settings` say."""
     for name, value in loader.settings.items():
         if settings.get(name, value) != value:
-            raise BadValue(f"{name}={settings[name]!r}: set after the loader was made, with {value!r}; run the cell "
-                           "that calls get_loaders, then this one again")
+            raise BadValue(f"{name}={settings[name]!r}: set after the loader was made, with {value!r}; run the cells "
+                           "from the one that calls get_loaders to this one again")
 
 
 def progress(iterable, description):

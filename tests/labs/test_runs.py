@@ -75,7 +75,7 @@ def twice(cell):
 
 def said(cell):
     """Return what a cell has printed and shown, without times."""
-    text = json.dumps([output.get("text") or output.get("data") for output in cell.outputs])
+    text = "".join(output.get("text") or json.dumps(output.get("data")) for output in cell.outputs)     # in any pieces
     text = re.sub(r"[\d.,]+ (s|ms|min|h)\b", "(time)", text)
     return re.sub(r"(seconds|images_per_second)[ \":]+[\d.e+]+", "(time)", text)
 
