@@ -321,10 +321,17 @@ def test_the_short_trainings_of_both_sections_have_the_same_parameters(tmp_path)
     for name, value in (("sweep_epochs", 9), ("sweep_images", 20), ("seed", 5), ("learning_rate", 0.1)):
         before = getattr(lab, name)
         setattr(lab, name, value)
-        with pytest.raises(ValueError, match="section 4"):
+        with pytest.raises(ValueError, match="earlier: trained with other values"):
             exec(cell, vars(lab))
         setattr(lab, name, before)
     exec(cell, vars(lab))
+
+
+def test_linear_layers_are_not_compared_with_a_network_of_other_parameters(tmp_path):
+    lab, cell = definitions("03_conv_vae"), cell_source("03_conv_vae", "like-with-like")
+    lab.training = Training("before", tmp_path, lab.settings_now(beta=4))
+    with pytest.raises(ValueError, match="before: trained with other values"):
+        exec(cell, vars(lab))
 
 
 @pytest.mark.parametrize("pretrained, n_epochs", [(False, 7), (True, 2)])
