@@ -28,11 +28,12 @@ def make_page(course):
                          "after 'nbgrader autograde'")
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("misconceptions.html").read_text(encoding="utf-8"))
+    labs = {lab: (len(given), len(list(course.glob(f"submitted/*/*/{lab}.ipynb"))) - len(given), counts(given))
+            for lab, given in hand_ins.items()}
     page = course / "misconceptions.html"
     try:
         with replacing(page) as part:
-            part.write_text(template.render(labs={lab: (len(given), counts(given)) for lab, given in hand_ins.items()}),
-                            encoding="utf-8")
+            part.write_text(template.render(labs=labs), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {page}: {error.strerror}") from None
     return page

@@ -40,10 +40,11 @@ def check_released(folder, lab):
     text = "\n".join(cell.source for cell in released.cells)
     as_elsewhere = "\n".join(cell.source for cell in student_version(lab, notebook).cells).replace("](../", "](")
     stub = re.compile(r"NotImplementedError\(.*\)")
-    assert stub.sub("", text) == stub.sub("", as_elsewhere)     # no solution, no answer
+    assert stub.sub("", text) == stub.sub("", as_elsewhere) and "SOLUTION" not in text and "<details>" not in text
     assert "raise NotImplementedError('put your answer in the place of this line')" in text
     assert nbgrader_marks(released) == nbgrader_marks(notebook)
-    assert not any("jupyter" in cell.metadata or cell.get("outputs") for cell in released.cells)
+    assert not any("jupyter" in cell.metadata or "answer" in tags(cell) or cell.get("outputs")
+                   for cell in released.cells)
     assert sum("parameters" in tag for cell in released.cells for tag in tags(cell)) == 1
     links = re.findall(r"\]\(((?:\.\.|img|docs)/[^)#]+)\)", text)
     assert all((folder / link).is_file() for link in links), links

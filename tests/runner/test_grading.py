@@ -3,7 +3,6 @@
 import subprocess
 
 import nbformat
-import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from labutils.instructor import cli
@@ -45,14 +44,15 @@ def test_of_an_error_of_the_students_own_only_the_kind_is_told():
                                   "d": "OSError in the student's code"}
 
 
-@pytest.mark.parametrize("text", ["<b>Ada</b> & 3 < 4"])
-def test_what_a_check_said_is_text_on_the_page(tmp_path, text):
+def test_what_a_check_said_is_text_on_the_page_and_lost_hand_ins_are_counted(tmp_path):
     path = tmp_path / "autograded/ada/02_vae/02_vae.ipynb"
-    path.parent.mkdir(parents=True)
-    nbformat.write(graded(kl=("WrongAnswer", text)), path)
+    lost = tmp_path / "submitted/ben/02_vae/02_vae.ipynb"
+    for file in (path, lost, tmp_path / "submitted/ada/02_vae/02_vae.ipynb"):
+        file.parent.mkdir(parents=True)
+        nbformat.write(graded(kl=("WrongAnswer", "<b>Ada</b> & 3 < 4")), file)
     assert cli.main(["misconceptions", str(tmp_path)]) == 0
     page = (tmp_path / "misconceptions.html").read_text()
-    assert "&lt;b&gt;Ada&lt;/b&gt; &amp; 3 &lt; 4" in page and "02_vae: 1 hand-in<" in page
+    assert "&lt;b&gt;Ada&lt;/b&gt; &amp; 3 &lt; 4" in page and "02_vae: 1 hand-in (1 more could not be graded)<" in page
 
 
 def test_a_course_in_which_nothing_is_graded_is_one_line(tmp_path, capsys):
