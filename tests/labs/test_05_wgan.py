@@ -456,15 +456,18 @@ def test_a_short_training_is_the_same_algorithm_and_is_judged_after_each_epoch()
     space.update_generator, space.judge = generator_step, lambda classifier, images: (images, None)
     space.classifier, space.reference, space.n_compared = None, "reference", 7
     space.frechet_distance = lambda images, reference: (images.dtype, len(images), reference)
-    space.dataset, space.limit, space.batch_size, space.image_range = "digits", 200, 16, (-1, 1)
+    run_cells(["data"], space, limit=200)
     generator, seconds, distances = space.short_training(space.Critic, critic_step, space.ADAM, 2, 3)
     epoch = 2 * [*5 * ["critic"], "generator"] + [*3 * ["critic"], "generator"]     # 13 batches
     assert played == 2 * epoch and isinstance(generator, space.Generator)
     assert distances == 2 * [(torch.uint8, 7, "reference")] and 0 < seconds[0] < seconds[1]
+    space.batch_size = 8
+    with pytest.raises(ValueError, match="batch_size=8"):
+        space.short_training(space.Critic, critic_step, space.ADAM, 2, 3)
 
 
 def test_the_short_trainings_of_one_seed_start_from_the_same_weights_and_the_same_order_of_the_batches():
-    space = definitions("05_wgan")
+    space = run_cells(["data"])
     critics, starts = [], []
 
     def train_epoch(batches, generator, train_critic, train_generator):
@@ -472,7 +475,6 @@ def test_the_short_trainings_of_one_seed_start_from_the_same_weights_and_the_sam
         return [(1, torch.tensor(0.0), None)]
     space.train_epoch, space.judge, space.frechet_distance = train_epoch, lambda *_: (None, None), lambda *_: 0.0
     space.classifier, space.reference, space.n_compared = None, None, 7
-    space.dataset, space.limit, space.batch_size, space.image_range = "digits", 64, 16, (-1, 1)
     for make_critic, step in space.CONSTRAINTS.values():
         space.short_training(lambda make=make_critic: critics.append(make()) or critics[-1], step, space.ADAM, 1, 5)
     for critic, start in zip(critics[1:], starts[1:], strict=True):
