@@ -47,6 +47,7 @@ FLAWS = """async () => {
     for (let n = -1, formulas; n !== (formulas = all('mjx-container').length); n = formulas) {
         await new Promise(done => setTimeout(done, 300));
     }
+    all('mjx-assistive-mml').forEach(text => text.remove());        // for screen readers: takes room, unseen
     const cellOf = node => notebook.widgets.find(cell => cell.node.contains(node)).model.id;
     const texts = all('.jp-OutputArea-output pre'), kinds = ['stderr', 'error'];
     texts.forEach(text => { text.style.whiteSpace = 'pre'; });
