@@ -80,10 +80,9 @@ def delete_trainings(notebook):
                       or all(map(is_definition, ast.parse(cell.source).body))]
 
 
-def break_data_and_delete_a_check(notebook):
-    for cell in notebook.cells:
-        if cell.id == "data":
-            cell.source = "train_loader, test_loader = get_loaders(dataset"
+def delete_trainings_and_a_check(notebook):
+    """Leave less, as somebody would who has deleted too much."""
+    delete_trainings(notebook)
     notebook.cells = [cell for cell in notebook.cells
                       if cell.metadata.get("nbgrader", {}).get("grade_id") != "check_walk"]
 
@@ -100,7 +99,7 @@ def hand_in(course):
     submit(course, "cleo", {
         "gaussian_kl": "def gaussian_kl(mu_q, logvar_q, mu_p, logvar_p)\n    return 0",
         "leave_one_out": "def leave_one_out(scores, values):\n    return open('/home/cleo/answer.pt')",
-        "walk": right["walk"]}, break_data_and_delete_a_check)
+        "walk": right["walk"]}, delete_trainings_and_a_check)
 
 
 def make_grading_quick(course):
