@@ -1,4 +1,4 @@
-"""Put together img/results.png from what the labs left in runs/ (after `labs run` or `labs refresh`)."""
+"""Put together img/results.png from what the last `labs run` or `labs refresh` left in runs/."""
 
 import cv2
 import numpy as np
@@ -20,10 +20,16 @@ def corner(path, scale):
     return collage(digits[:ROWS * COLUMNS], COLUMNS, scale=SCALE)
 
 
+def last_change(folder):
+    """Return when the last of a folder's sheets was written; 0 if one is missing."""
+    paths = [folder / name for name, _ in SHEETS]
+    return max(path.stat().st_mtime for path in paths) if all(path.is_file() for path in paths) else 0
+
+
 def main():
     """Write the four blocks side by side: real digits, VAE, DCGAN, WGAN with gradient penalty."""
     _, test = get_loaders("mnist")
-    runs = PROJECT_ROOT / "runs/full" if (PROJECT_ROOT / "runs/full/04_gan").exists() else PROJECT_ROOT / "runs"
+    runs = max((PROJECT_ROOT / "runs/full", PROJECT_ROOT / "runs/refresh"), key=last_change)
     blocks = [collage(test.images[:ROWS * COLUMNS], COLUMNS, scale=SCALE)]
     blocks += [corner(runs / name, scale) for name, scale in SHEETS]
     gap = np.full((blocks[0].shape[0], 16), 255, np.uint8)
