@@ -139,7 +139,8 @@ def test_a_version_has_a_readme_and_a_makefile_of_its_own(released, version, tar
     folder = released / version
     readme, makefile = (folder / "README.md").read_text(), (folder / "Makefile").read_text()
     assert set(re.findall("^([a-z]+):", makefile, re.M)) == targets and "make labs" not in readme + makefile
-    opened = subprocess.run(["make", "-n", "lab"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    opened = subprocess.run(["make", "--no-print-directory", "-n", "lab"], cwd=folder, capture_output=True, text=True,
+                            check=True).stdout
     assert "/lab/tree/notebooks" in opened.splitlines()[-1] and "-e .\n" in opened and "tests-installed" not in makefile
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
     assert len(links) == len(LABS) + 1 and all((folder / link).exists() for link in links)

@@ -93,7 +93,8 @@ def test_what_cannot_be_written_is_said_in_one_line(folder, notebooks, capsys, m
 
 def test_make_lab_opens_the_labs_without_solutions_and_make_solutions_those_with_them():
     def last_line(target):
-        done = subprocess.run(["make", "-n", target], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(["make", "--no-print-directory", "-n", target], cwd=PROJECT_ROOT, capture_output=True,
+                              text=True, check=True)
         assert ("labs student" in done.stdout) == (target == "lab")
         return done.stdout.splitlines()[-1]
     assert "/lab/tree/student" in last_line("lab") and "/lab/tree/notebooks" in last_line("solutions")
