@@ -28,7 +28,8 @@ from labutils.paths import PROJECT_ROOT
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """JupyterLab as `make lab` starts it, without browser and user's configuration: (process, address, token)."""
-    steps = subprocess.run(["make", "--no-print-directory", "-n", "lab", f"BIN={BIN}"], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    steps = subprocess.run(["make", "--no-print-directory", "-n", "lab", f"BIN={BIN}"], cwd=PROJECT_ROOT,
+                           capture_output=True, text=True)
     command = shlex.split(steps.stdout.splitlines()[-1])
     folder = tmp_path_factory.mktemp("jupyter")
     folders = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
