@@ -4,6 +4,8 @@ import asyncio
 import logging
 import platform
 import re
+import tempfile
+import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -89,6 +91,13 @@ class WatchedClient(PapermillNotebookClient):
         with suppress(Exception):       # the run goes on; it saves once more at its end, and reports a fault then
             self.save()
         self.save_later()
+
+    def create_kernel_manager(self):
+        """Let the kernel listen on files: Jupyter picks ports that another process may take before the kernel does."""
+        manager = super().create_kernel_manager()
+        if platform.system() != "Windows":      # which has no such files for ZeroMQ
+            manager.transport, manager.ip = "ipc", f"{tempfile.gettempdir()}/labs-{uuid.uuid4().hex}"
+        return manager
 
     def start_new_kernel(self, **options):
         """Start the kernel and show it."""

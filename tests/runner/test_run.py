@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -561,6 +562,17 @@ def test_each_kernel_works_in_the_folder_of_the_notebooks(notebooks, tmp_path):
     assert cli.main(["run", "01_good", "04_good", "--jobs", "2", "--out", str(tmp_path / "out")]) == 0
     assert {(tmp_path / "out" / name / "here.txt").read_text() for name in ("01_good", "04_good")} == {str(notebooks)}
     assert os.getcwd() == here
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_a_kernel_listens_on_files_since_another_process_may_take_a_free_port(notebooks, tmp_path):
+    look = ("import json, pathlib\nfrom ipykernel.connect import get_connection_info\n"
+            "pathlib.Path(out_dir, 'kernel.json').write_text(get_connection_info())")
+    write_lab(notebooks, "01_good", [look, RESULT])
+    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 0
+    about = read_json(tmp_path / "out/01_good/kernel.json")
+    assert about["transport"] == "ipc"
+    assert not list(Path(about["ip"]).parent.glob(f"{Path(about['ip']).name}*")), "the files of its sockets are gone"
 
 
 def test_the_table_says_what_failed():
