@@ -1,23 +1,16 @@
 """Run one lab, and save what it made and what is known of the run, also when it fails."""
 
-import threading
 import time
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cache
-from pathlib import Path
 
 import nbformat
-from jinja2 import FileSystemLoader
-from nbconvert import HTMLExporter
 
-from ..paths import PROJECT_ROOT
 from .kernel import Watch, describe, execute
 from .labs import UsageError, effective_parameters, lab_path
+from .pages import as_page
 from .record import (Outcome, Run, as_json, files_in, find_metrics, fingerprint, new_record, read_run, remove_files,
                      remove_half_written, write_text)
-
-EXPORTING = threading.Lock()    # the exporter keeps state while it works
 
 
 def run_job(job, watch=None):
@@ -134,24 +127,6 @@ def remove_states(folder):
     """Remove the states of trainings: they are larger than the networks, and of no use after a run that went well."""
     for state in folder.glob("*.state"):
         state.unlink()
-
-
-def as_page(notebook, title):
-    """Return a notebook as one page of HTML, with the diagrams of img/ in it."""
-    notebook = deepcopy(notebook)
-    for cell in notebook.cells:     # nbconvert embeds only pictures below the folder that it is given
-        if cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](../img/", "](img/")
-    with EXPORTING:
-        html, _ = exporter().from_notebook_node(notebook, {"metadata": {"path": str(PROJECT_ROOT), "name": title}})
-    return html
-
-
-@cache
-def exporter():
-    """Return the exporter to HTML; it is slow to make."""
-    return HTMLExporter(template_file="page.html.j2", embed_images=True,
-                        extra_loaders=[FileSystemLoader(Path(__file__).parent)])
 
 
 def without_progress(notebook):

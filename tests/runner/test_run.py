@@ -28,7 +28,8 @@ from labutils.images import encode
 from labutils.instructor import cli, jobs, kernel, labs, record, run
 from labutils.instructor.kernel import Watch
 from labutils.instructor.record import Job, Outcome, earlier_runs
-from labutils.instructor.run import as_page, kept_outcomes, run_job, table
+from labutils.instructor.pages import as_page
+from labutils.instructor.run import kept_outcomes, run_job, table
 from labutils.paths import replacing
 from labutils.results import METRICS_TYPE
 
