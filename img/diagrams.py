@@ -1,11 +1,20 @@
-"""Draw the diagrams of the labs, img/*.svg (`python img/diagrams.py`). Needs the standard library only."""
+"""Draw the diagrams of the labs, img/*.svg, and put them into the notebooks as attachments (`python img/diagrams.py`).
 
+Drawing needs the standard library only; the notebooks need what the tests need, and Chromium. It writes what has
+changed, and nothing else.
+"""
+
+import base64
+import hashlib
+import io
 import math
 import random
 import re
+import shutil
 from itertools import accumulate
 from pathlib import Path
 
+HERE = Path(__file__).parent
 WIDTH = 680
 CARD, EDGE, GUIDE, INK, SOFT = "#fbfbf8", "#d0d0ca", "#8b9098", "#1f2328", "#57606a"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -22,7 +31,7 @@ def write(name, height, title, description, body):
         f' markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0.5L10 5L0 9.5z" fill="{colour}"/></marker>\n'
         for colour in (INK, VERMILION, GREEN, BLUE) if f"url(#NAME-{colour[1:]})" in "".join(body))
     content = "\n".join(body).replace("NAME-", f"{name}-")
-    Path(__file__).with_name(f"{name}.svg").write_text(
+    (HERE / f"{name}.svg").write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
         f' role="img" aria-labelledby="{name}-title {name}-desc" font-family="{FONT}" font-size="16" fill="{INK}">\n'
         f'<title id="{name}-title">{title}</title>\n<desc id="{name}-desc">{description}</desc>\n'
@@ -317,7 +326,51 @@ def precision_recall():
           "pictures are in such a ball, and the heap of three at the lower right is missed.", body)
 
 
+def embed(path):
+    """Attach to each cell of a notebook the diagrams that it shows: ![...](attachment:NAME.svg).
+
+    An attachment has two forms. JupyterLab and VS Code show the first one, and of an attachment no SVG; nbconvert
+    takes the SVG. The PNG has the SHA-256 of the SVG that it was made from in its text `source`.
+    """
+    import nbformat
+    notebook = nbformat.read(path, as_version=4)
+    before = nbformat.writes(notebook)
+    for cell in notebook.cells:
+        files = re.findall(r"\]\(attachment:(\w+\.svg)\)", cell.source) if cell.cell_type == "markdown" else []
+        old = cell.pop("attachments", {})
+        if files:
+            cell.attachments = {file: attachment(HERE / file, old.get(file)) for file in files}
+    if nbformat.writes(notebook) != before:
+        nbformat.write(notebook, path)
+
+
+def attachment(path, old):
+    """Return {type: base64} of a diagram; `old` itself, if that was made from the same SVG."""
+    svg = base64.b64encode(path.read_bytes()).decode()
+    if old and old.get("image/svg+xml") == svg:
+        return old
+    return {"image/png": base64.b64encode(as_png(path.read_bytes())).decode(), "image/svg+xml": svg}
+
+
+def as_png(svg, scale=1.5):
+    """Return a PNG of an SVG; what the SVG leaves free is transparent."""
+    from PIL import Image, PngImagePlugin
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(device_scale_factor=scale)
+        page.set_content(f"<style>body {{ margin: 0 }} svg {{ display: block }}</style>{svg.decode()}")
+        shot = page.locator("svg").screenshot(omit_background=True)
+        browser.close()
+    about, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    about.add_text("source", hashlib.sha256(svg).hexdigest())
+    Image.open(io.BytesIO(shot)).save(file, "PNG", optimize=True, pnginfo=about)
+    return file.getvalue()
+
+
 if __name__ == "__main__":
     for draw in (autoencoder, vae, reparameterisation, gan, earth_mover, transposed_convolution, pca,
                  precision_recall):
         draw()
+    for lab in sorted(HERE.parent.glob("notebooks/*.ipynb")):
+        embed(lab)

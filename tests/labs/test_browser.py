@@ -37,8 +37,8 @@ OPEN = """async name => {
     await panel.context.ready;
     await panel.revealed;
 }"""
-# [cell, text] of what is red, and [cell, kind, its width, that of its box] of what is wider than its box; long lines of
-# an output are not cut but wrapped, which spoils a table as well
+# [cell, text] of what is red, [cell, description] of a picture that is not there, and [cell, kind, its width, that of
+# its box] of what is wider than its box; long lines of an output are not cut but wrapped, which spoils a table as well
 FLAWS = """async () => {
     const notebook = window.jupyterapp.shell.currentWidget.content;
     notebook.notebookConfig = {...notebook.notebookConfig, windowingMode: 'none'};      // all cells are rendered
@@ -55,7 +55,8 @@ FLAWS = """async () => {
         .filter(box => box.scrollWidth > box.clientWidth + 1)
         .map(box => [cellOf(box), box.className || 'text', box.scrollWidth, box.clientWidth]);
     texts.forEach(text => { text.style.whiteSpace = ''; });
-    return [...wide, ...kinds.flatMap(kind => all(`[data-mime-type="application/vnd.jupyter.${kind}"]`))
+    const missing = all('img').filter(img => !img.naturalWidth).map(img => [cellOf(img), img.alt]);
+    return [...wide, ...missing, ...kinds.flatMap(kind => all(`[data-mime-type="application/vnd.jupyter.${kind}"]`))
         .map(red => [cellOf(red), red.textContent.slice(0, 200)])];
 }"""
 SAVE_AND_CLOSE = """async () => {
