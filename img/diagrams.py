@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 WIDTH = 680
-CARD, EDGE, GUIDE, INK, SOFT = "#fbfbf8", "#d0d0ca", "#8b9098", "#1f2328", "#57606a"
+CARD, EDGE, GUIDE, INK, SOFT = "#fbfbf8", "#d0d0ca", "#8b9098", "#1f2328", "#4b535c"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 FONT = "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
 LINE, GRADIENT, BOLD = 2, ' stroke-dasharray="6 4"', ' font-weight="bold"'

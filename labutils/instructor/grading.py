@@ -14,7 +14,7 @@ from .labs import effective_parameters, lab_title, quick_settings
 from .release import copy_parts, for_students, new_folder, read_labs, readme_sections
 
 # of the project, besides the notebook and its trained weights
-PARTS = ("labutils", "img", "docs/speed.md", "constraints.txt", "LICENSE", "checkpoints/card.json")
+PARTS = ("labutils", "docs/speed.md", "constraints.txt", "LICENSE", "checkpoints/card.json")
 README = """# {title}
 
 Open `{name}.ipynb` in JupyterLab, and hand in this file. Leave the rest of the folder beside it: the notebook needs it.
@@ -67,7 +67,7 @@ def write_assignment(folder, name, notebook):
     copy_parts(folder, [*PARTS, *weights_of(name)])
     notebook = for_students(notebook)
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":        # the notebook lies beside its pictures here
+        if cell.cell_type == "markdown":        # the notebook lies beside docs/ here
             cell.source = cell.source.replace("](../", "](")
     nbformat.write(notebook, folder / f"{name}.ipynb")
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

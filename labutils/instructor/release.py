@@ -13,7 +13,7 @@ from ..paths import PROJECT_ROOT
 from .labs import UsageError, lab_names, lab_title, read_lab
 
 # besides the notebooks
-PARTS = ("labutils", "img", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
+PARTS = ("labutils", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
          "docs/speed.md", "notebooks/quick", "notebooks/expected")
 # targets of the Makefile that need files which are not handed out, or that end at the first exercise that is not done
 NO_TESTS = ("test", "check", "lint", "gallery", r"\.venv/tests-installed")

@@ -1,6 +1,6 @@
 """The labs without their solutions, in student/ of this checkout, for whoever learns alone.
 
-From there the notebooks find labutils, data, weights and diagrams as those with the solutions do.
+From there the notebooks find labutils, data and weights as those with the solutions do.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from ..paths import PROJECT_ROOT, replacing
 from .labs import UsageError, lab_names, read_lab
 from .release import student_version
 
-FOLDER = PROJECT_ROOT / "student"       # as deep as notebooks/, so that ../img/ is the same folder
+FOLDER = PROJECT_ROOT / "student"       # as deep as notebooks/, so that ../docs/ is the same folder
 
 
 def write_student_labs(folder=FOLDER):
@@ -51,6 +51,6 @@ def state(path):
 
 def content(notebook):
     """Return a sum of what somebody who works in a notebook changes: its cells, and which of them have been run."""
-    cells = [(cell.cell_type, cell.source, bool(cell.get("execution_count") or cell.get("outputs")))
-             for cell in notebook.cells]
+    cells = [(cell.cell_type, cell.source, bool(cell.get("execution_count") or cell.get("outputs")),
+              *cell.get("attachments", {}).values()) for cell in notebook.cells]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()

@@ -46,10 +46,10 @@ def check_released(folder, lab):
     assert not any("jupyter" in cell.metadata or "answer" in tags(cell) or cell.get("outputs")
                    for cell in released.cells)
     assert sum("parameters" in tag for cell in released.cells for tag in tags(cell)) == 1
-    links = re.findall(r"\]\(((?:\.\.|img|docs)/[^)#]+)\)", text)
+    links = re.findall(r"\]\(((?:\.\.|docs)/[^)#]+)\)", text)
     assert all((folder / link).is_file() for link in links), links
     for part in ("labutils/checks/__init__.py", "checkpoints/card.json", "README.md", "quick.yml",
-                 "constraints.txt", "requirements.txt", "img/vae.svg"):
+                 "constraints.txt", "requirements.txt"):
         assert (folder / part).is_file(), part
     weights = {path.name.partition("_")[0] for path in folder.glob("checkpoints/*.safetensors")}
     assert weights == {lab[:2], "classifier"}

@@ -1,14 +1,19 @@
 """Every notebook: its form, as it is committed, and the files that belong to it."""
 
 import ast
+import base64
+import hashlib
+import io
 import json
 import re
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
 import torch
 import yaml
-from helpers import LABS, NOTEBOOK_DIR, code_cells, notebook_path, parameters_cell, tags
+from helpers import LABS, NOTEBOOK_DIR, NOTEBOOKS, code_cells, notebook_path, parameters_cell, tags
+from PIL import Image, ImageColor
 
 from labutils.instructor.bands import bands_of, check, read_expected
 from labutils.instructor.labs import lab_parameters, read_lab
@@ -119,6 +124,45 @@ def test_a_notebook_is_committed_executed_without_error_and_without_traces(lab):
     text = json.dumps([{k: v for k, v in output.get("data", {}).items() if k != "image/png"} or output.get("text", "")
                        for output in outputs])
     assert not re.search(r"/(home|root|tmp|work|Users|runner)/", text) and str(PROJECT_ROOT) not in text
+
+
+@each_lab
+def test_the_diagrams_in_a_notebook_are_those_of_img(lab):
+    """`python img/diagrams.py` mends what this test finds."""
+    for cell in nbformat.read(notebook_path(lab), as_version=4).cells:
+        shown = re.findall(r"\]\(attachment:(.+?)\)", cell.source)
+        assert sorted(cell.get("attachments", {})) == sorted(shown), cell.id
+        assert "../img/" not in cell.source, "a notebook alone would not show it"
+        for file in shown:
+            svg, forms = (PROJECT_ROOT / "img" / file).read_bytes(), cell.attachments[file]
+            assert list(forms) == ["image/png", "image/svg+xml"], "JupyterLab shows the first, and of these no SVG"
+            assert base64.b64decode(forms["image/svg+xml"]) == svg, file
+            png = Image.open(io.BytesIO(base64.b64decode(forms["image/png"])))
+            assert png.info["source"] == hashlib.sha256(svg).hexdigest(), file
+
+
+def test_every_diagram_is_shown_in_a_lab():
+    text = "".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS)
+    assert [path.name for path in PROJECT_ROOT.glob("img/*.svg") if f"(attachment:{path.name})" not in text] == []
+
+
+def luminance(colour):
+    """Return the relative luminance of (r, g, b) in 0..255, by WCAG 2."""
+    parts = [v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in colour]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT_ROOT.glob("img/*.svg")), ids=lambda path: path.stem)
+def test_a_diagram_is_readable_on_every_ground(path):
+    """It brings a light card; each text has the contrast of WCAG AA with the card and with every tint on it."""
+    parts = [part.attrib | {"text": part.tag.endswith("text")} for part in ElementTree.parse(path).iter()]
+    card = next(part for part in parts if float(part.get("width", 0)) > 600 and "fill" in part and "rx" in part)
+    ground = ImageColor.getrgb(card["fill"])
+    tints = [[o * a + (1 - o) * b for a, b in zip(ImageColor.getrgb(part["fill"]), ground)]
+             for part in parts if (o := float(part.get("fill-opacity", 0)))]
+    texts = [ImageColor.getrgb(part.get("fill", "#1f2328")) for part in parts if part["text"]]
+    least = min((luminance(a) + 0.05) / (luminance(b) + 0.05) for b in texts for a in (ground, *tints))
+    assert texts and least >= 4.5
 
 
 @each_lab

@@ -96,11 +96,10 @@ def test_jupyterlab_answers_nobody_without_the_token(server, path):
 
 
 @pytest.mark.slow
-def test_jupyterlab_opens_on_the_labs_with_their_diagrams_in_reach(server):
+def test_jupyterlab_opens_on_the_labs(server):
     _, address, token = server
     listing = json.loads(ask(f"{address}api/contents/notebooks?token={token}"))
     assert {path.name for path in NOTEBOOKS} <= {entry["name"] for entry in listing["content"]}
-    assert "<svg" in ask(f"{address}files/img/autoencoder.svg?token={token}")       # ../img/, seen from a lab
 
 
 # ------------------------------------------------------------------------------------- unpickling

@@ -122,7 +122,7 @@ def test_a_release_has_all_that_it_needs(released):
     lab = LABS[0]
     for version in ("student", "solutions"):
         for part in (f"notebooks/{lab}.ipynb", f"notebooks/quick/{lab}.yml", f"notebooks/expected/{lab}.yml",
-                     "labutils/checks/__init__.py", "img/vae.svg", "Makefile", "constraints.txt", "README.md",
+                     "labutils/checks/__init__.py", "Makefile", "constraints.txt", "README.md",
                      "LICENSE", "checkpoints/card.json", "docs/speed.md"):
             assert (released / version / part).is_file(), part
         assert not list((released / version).rglob("__pycache__")) and not list((released / version).rglob("tests"))
