@@ -61,9 +61,11 @@ def packages():
     """Compare the installed versions with those of constraints.txt."""
     from packaging.requirements import Requirement
     from packaging.version import Version
-    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
-    lines = (PROJECT_ROOT / "constraints.txt").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (PROJECT_ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pins = {pin.name: str(pin.specifier).removeprefix("==") for pin in pinned
+            if pin.marker is None or pin.marker.evaluate()}     # those of this system
     needed = [Requirement(text).name for text in project["dependencies"]]
     found = {name: installed_version(name) for name in {*needed, *pins}}
     for name in needed:
