@@ -87,7 +87,7 @@ def test_a_notebook_is_small_valid_and_of_readable_length(lab):
     notebook = read_lab(lab)
     nbformat.validate(notebook)
     assert notebook_path(lab).stat().st_size < 1_000_000
-    lesson = [cell for cell in notebook.cells if not cell.id.startswith(("exercise-", "bug-", "explore-"))]
+    lesson = [cell for cell in notebook.cells if not cell.id.startswith(("exercise-", "bug-", "explore-", "colab"))]
     assert len(lesson) <= 60
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     assert max(cell.source.count("\n") + 1 for cell in code_cells(notebook_path(lab))) <= 40
