@@ -81,7 +81,8 @@ def read_checkpoint(path, device="cpu", way_out="save it again with save_checkpo
             config = json.loads((file.metadata() or {})["config"])
             if not isinstance(config, dict):
                 raise ValueError("its config is not a JSON object")
-            return config, {key: file.get_tensor(key) for key in file.keys()}
+            # copies: a tensor of safe_open is a view of the file, which Windows would not let anybody replace
+            return config, {key: file.get_tensor(key).clone() for key in file.keys()}
     except KeyError:
         raise CheckpointError(f"{path} is a safetensors file without a config; {way_out}") from None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
