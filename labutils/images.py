@@ -4,6 +4,7 @@ import math
 
 import cv2
 import numpy as np
+import PIL.Image
 import torch
 from IPython.display import Image, display
 
@@ -58,17 +59,32 @@ def collage(images, n_cols, *, image_range=(0, 1), scale=1):
     if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or len(tiles) == 0:
         raise BadValue(f"images of shape {tuple(tiles.shape)}: a collage takes (N, H, W), "
                        "(N, 1, H, W) or (N, 3, H, W), and at least one picture")
-    for name, value in (("n_cols", n_cols), ("scale", scale)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise BadValue(f"{name}={value!r}: must be a whole number of at least 1")
+    require_whole(n_cols=n_cols, scale=scale)
     n, channels, height, width = tiles.shape
     n_rows = -(-n // n_cols)
     sheet = np.zeros((n_rows * n_cols, channels, height, width), np.uint8)
     sheet[:n] = tiles
     sheet = sheet.reshape(n_rows, n_cols, channels, height, width).transpose(0, 3, 1, 4, 2)
     sheet = sheet.reshape(n_rows * height, n_cols * width, channels)
-    sheet = sheet.repeat(scale, axis=0).repeat(scale, axis=1)
-    return sheet[..., 0] if channels == 1 else sheet
+    return enlarged(sheet[..., 0] if channels == 1 else sheet, scale)
+
+
+def enlarged(picture, scale):
+    """Return a picture, (H, W) or (H, W, 3), enlarged by a whole number, nearest neighbour."""
+    return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def require_whole(**values):
+    """Raise `ValueError` for a value that is not a whole number of at least 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise BadValue(f"{name}={value!r}: must be a whole number of at least 1")
+
+
+def require_number(name, value, low, high):
+    """Raise `ValueError` unless `value` is a number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise BadValue(f"{name}={value!r}: must be a number from {low} to {high}")
 
 
 def label_rows(sheet, labels, size=0.45):
@@ -115,15 +131,56 @@ def save_image(path, image):
     return path
 
 
+def save_animation(path, frames, *, scale=1, most=12, per_second=3, hold=2):
+    """Write uint8 pictures of one shape, (H, W) or RGB (H, W, 3), as an animation that starts again after its end.
+
+    path        ends in .webp; a relative one starts at the project's root
+    scale       enlargement by a whole number, nearest neighbour
+    most        of more pictures than this, so many are taken: the first, the last, and others at equal distances
+    per_second  pictures in a second, 0.1 to 50
+    hold        seconds for which the last picture stays, 0.02 to 60
+
+    No pixel is changed. Returns the path. Raises `ValueError` for another ending, for pictures of another type or of
+    different shapes, for none, and for a number out of its range.
+    """
+    path, frames = project_path(path), require_frames(path, frames)
+    require_whole(scale=scale, most=most)
+    require_number("per_second", per_second, 0.1, 50)
+    require_number("hold", hold, 0.02, 60)
+    taken = np.unique(np.linspace(len(frames) - 1, 0, min(most, len(frames))).round().astype(int))
+    first, *others = [PIL.Image.fromarray(enlarged(frames[i], scale)) for i in taken]
+    durations = [round(1000 / per_second)] * len(others) + [round(1000 * hold)]
+    with replacing(path) as part:
+        first.save(part, save_all=True, append_images=others, duration=durations, loop=0, lossless=True, method=6)
+    return path
+
+
+def require_frames(path, frames):
+    """Return the pictures of an animation as arrays; raises `ValueError` if they, or the end of the path, are wrong."""
+    if not str(path).endswith(".webp"):
+        raise BadValue(f"{path}: the file of an animation ends in .webp")
+    frames = [require_picture(frame) for frame in frames]
+    if len({frame.shape for frame in frames}) != 1:
+        shapes = ", ".join(dict.fromkeys(str(frame.shape) for frame in frames)) or "none"
+        raise BadValue(f"{path}: an animation takes pictures of one shape, at least one; these are {shapes}")
+    return frames
+
+
 def encode(image, ending=".png"):
     """Return the bytes of a picture file with this ending, from uint8 (H, W) or RGB (H, W, 3); raises `ValueError`."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:
-        raise BadValue(f"an image of dtype {image.dtype} and shape {image.shape}; a picture to save is uint8, "
-                       "(H, W) or (H, W, 3): use to_uint8 or collage first")
+    image = require_picture(image)
     bgr = image[..., ::-1] if image.ndim == 3 else image       # OpenCV's order of colours
     try:
         options = [cv2.IMWRITE_PNG_COMPRESSION, 9]      # about half the bytes of OpenCV's default
         return cv2.imencode(ending, np.ascontiguousarray(bgr), options)[1].tobytes()
     except cv2.error:
         raise BadValue(f"unknown picture format {ending!r}; take .png") from None
+
+
+def require_picture(image):
+    """Return a picture as an array; raises `ValueError` unless it is uint8, (H, W) or (H, W, 3)."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or image.size == 0:
+        raise BadValue(f"an image of dtype {image.dtype} and shape {image.shape}; a picture to save is uint8, "
+                       "(H, W) or (H, W, 3): use to_uint8 or collage first")
+    return image

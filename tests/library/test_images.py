@@ -6,9 +6,10 @@ import pytest
 import torch
 from helpers import anything, check_named, quick
 from hypothesis import given
+from PIL import Image, ImageSequence
 
 from labutils import collage, save_image, show, to_uint8
-from labutils.images import label_rows
+from labutils.images import label_rows, save_animation
 
 
 def test_to_uint8_maps_the_range_and_clips():
@@ -75,6 +76,25 @@ def test_save_image_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(30, 50), (30, 50, 3)])
+@pytest.mark.parametrize("n, most, taken", [(3, 12, [0, 1, 2]), (9, 5, [0, 2, 4, 6, 8]), (8, 3, [0, 4, 7]),
+                                            (4, 1, [3]), (1, 12, [0])])
+def test_an_animation_shows_the_pictures_in_order_and_holds_the_last_one(tmp_path, shape, n, most, taken):
+    frames = np.random.default_rng(0).integers(0, 256, (n, *shape), dtype=np.uint8)
+    path = save_animation(tmp_path / "new" / "a.webp", frames, scale=2, most=most, per_second=4, hold=1.5)
+    durations, time, shown = [], 0, []
+    with Image.open(path) as animation:
+        assert len(taken) == 1 or animation.info["loop"] == 0       # for ever
+        for frame in ImageSequence.Iterator(animation):
+            shown.append(np.asarray(frame.convert("RGB")))
+            end = frame.info.get("timestamp", 0) + frame.info.get("duration", 0)
+            durations, time = [*durations, end - time], end
+    expected = [np.broadcast_to(frame.reshape(30, 50, -1), (30, 50, 3)) for frame in frames[taken]]
+    np.testing.assert_array_equal(shown, np.stack(expected).repeat(2, 1).repeat(2, 2))
+    assert durations in ([250] * (len(taken) - 1) + [1500], [0])
+    assert [file.name for file in path.parent.iterdir()] == ["a.webp"]
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (30, 50, 3)])
 def test_show_puts_every_pixel_into_the_notebook_once(monkeypatch, capsys, shape):
     shown = []
     monkeypatch.setattr("labutils.images.display", shown.append)
@@ -112,6 +132,14 @@ BYTES = np.zeros((4, 4), np.uint8)
       for shape in ((4,), (0, 4), (4, 4, 2), (4, 4, 4), (4, 4, 1), (1, 2, 2, 1))],
     (lambda path: save_image(path / "a.xyz", BYTES), "'.xyz'; take .png"),
     (lambda path: save_image(path / "a", BYTES), "''; take .png"),
+    *[(lambda path, name=name: save_animation(path / name, [BYTES]), "ends in .webp") for name in ("a.gif", "a")],
+    (lambda path: save_animation(path / "a.webp", []), "these are none"),
+    (lambda path: save_animation(path / "a.webp", [BYTES, BYTES[:2]]), "these are (4, 4), (2, 4)"),
+    (lambda path: save_animation(path / "a.webp", [BYTES, BYTES / 2]), "float64"),
+    *[(lambda path, name=name, value=value: save_animation(path / "a.webp", [BYTES], **{name: value}),
+       f"{name}={value!r}")
+      for name, value in (("scale", 0), ("most", 0), ("per_second", 0), ("per_second", "3"), ("hold", -1),
+                          ("hold", True))],
     (lambda path: show(IMAGES), "use to_uint8 or collage first"),
     (lambda path: show("a.png"), "use to_uint8 or collage first"),
 ])
