@@ -10,8 +10,8 @@ from nbconvert.preprocessors import Preprocessor
 from traitlets import Bool, Dict
 
 from ..paths import PROJECT_ROOT
-from .labs import effective_parameters, lab_title, quick_settings
-from .release import copy_parts, for_students, new_folder, read_labs, readme_sections
+from .labs import UsageError, effective_parameters, lab_title, quick_settings
+from .release import copy_parts, for_students, new_folder, read_labs, readme_sections, student_version
 
 # of the project, besides the notebook and its trained weights
 PARTS = ("labutils", "docs/speed.md", "constraints.txt", "LICENSE", "checkpoints/card.json")
@@ -47,7 +47,8 @@ IGNORED = "/gradebook.db*\n/submitted/\n/autograded/\n/feedback/\n/*.csv\n/misco
 def make_course(folder, names=()):
     """Write `folder` as a course of nbgrader, with an assignment for each of the labs `names`; none: all.
 
-    All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, and for an unknown lab.
+    All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, an unknown lab, and what
+    nbgrader would hand out: marks that it does not understand, and pictures of a solution.
     """
     folder = Path(folder).resolve()
     with new_folder(folder) as course:
@@ -64,11 +65,14 @@ def make_course(folder, names=()):
 
 def write_assignment(folder, name, notebook):
     """Write the folder of one lab: the notebook with its solutions, which nbgrader removes, and all that it needs."""
-    copy_parts(folder, [*PARTS, *weights_of(name)])
-    notebook = for_students(notebook)
-    for cell in notebook.cells:
+    notebook, cleared = for_students(notebook), student_version(name, notebook)
+    for cell, clear in zip(notebook.cells, cleared.cells):
+        if cell.get("attachments", {}) != clear.get("attachments", {}):
+            raise UsageError(f"{name}, cell {cell.id}: nbgrader would hand out the picture of the solution, which is "
+                             "attached to this cell; put the picture into a cell with the tag 'answer'")
         if cell.cell_type == "markdown":        # the notebook lies beside docs/ here
             cell.source = cell.source.replace("](../", "](")
+    copy_parts(folder, [*PARTS, *weights_of(name)])
     nbformat.write(notebook, folder / f"{name}.ipynb")
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     settings = yaml.safe_dump(quick_settings(name), sort_keys=False)
@@ -91,13 +95,15 @@ def write(folder, texts):
 
 
 class SetParameters(Preprocessor):
-    """Sets the parameters of a lab in what a student has handed in."""
+    """Sets the parameters of a lab in what a student has handed in; each writes to a folder of its own."""
 
     enabled = Bool(True)
     values = Dict(help="{lab: {parameter: value}}").tag(config=True)
 
     def preprocess(self, notebook, resources):
-        values = self.values.get(resources["nbgrader"]["notebook"], {})
+        about = resources["nbgrader"]
+        if values := dict(self.values.get(about["notebook"], {})):
+            values["out_dir"] = f"{values.get('out_dir', 'runs')}/{about['student']}"
         lines = "\n".join(["\n\n# set for grading", *(f"{name} = {value!r}" for name, value in values.items())])
         for cell in notebook.cells:
             if values and {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):

@@ -6,6 +6,7 @@ from .. import evaluation
 from ..checkpoints import read_card
 from ..paths import replacing
 from .jobs import run_jobs
+from .jupyter import KERNEL
 from .labs import lab_path, runs_folder
 from .record import Job, read_run
 from .weights import ship
@@ -42,8 +43,7 @@ def normalise(notebook):
     What stays are the lab's own cells, ids, tags and counts, and its outputs but for stderr and ids of widgets. Times
     differ from run to run only where the lab itself prints them. JupyterLab would save the notebook as it is then.
     """
-    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": notebook.metadata["language_info"]}
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": notebook.metadata["language_info"]}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     executed = [cell for cell in notebook.cells if cell.get("execution_count")]
     for count, cell in enumerate(executed, start=1):

@@ -1,15 +1,18 @@
 """Versions of the course to hand out: one for students, without the solutions, and one with them."""
 
+import json
 import re
 import shutil
 import tempfile
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 
 from ..paths import PROJECT_ROOT
+from .jupyter import KERNEL
 from .labs import UsageError, lab_names, lab_title, read_lab
 
 # besides the notebooks
@@ -54,8 +57,8 @@ EXERCISES = {
                "`checks.check_...` after it says at once whether it is right, or what is probably wrong. *Run All* "
                "stops at the first exercise that is not done.",
     "solutions": "This is the version with the solutions: they are folded away in the cells of the exercises."}
-MARKS = {name: re.compile(rf"^([ \t]*)### BEGIN {name}\n.*?^[ \t]*### END {name}[ \t]*{end}", re.M | re.S)
-         for name, end in (("SOLUTION", "$"), ("HIDDEN TESTS", r"\n?"))}
+# what may be meant as a mark, and what is one for nbgrader alone
+DOUBTFUL = re.compile(r".*(\b(BEGIN|END)[\s_:-]*(SOLUTION|HIDDEN|MARK)|\bAUTOTEST\b).*", re.I)
 TEACHERS_ONLY = {"answer", "instructor"}        # tags of cells that no student gets
 
 
@@ -75,9 +78,15 @@ def release(folder, names=()):
     return folder
 
 
-def read_labs(names):
-    """Return {name: notebook} of the labs `names`; none: all. Raises `UsageError` for an unknown one."""
-    return {name: read_lab(name) for name in dict.fromkeys(names or lab_names())}
+def read_labs(names=()):
+    """Return {name: notebook} of the labs `names`; none: all. Raises `UsageError` for an unknown one.
+
+    A kernel's name of the instructor's own is replaced: no other computer has it.
+    """
+    notebooks = {name: read_lab(name) for name in dict.fromkeys(names or lab_names())}
+    for notebook in notebooks.values():
+        notebook.metadata["kernelspec"] = KERNEL
+    return notebooks
 
 
 @contextmanager
@@ -148,10 +157,16 @@ def makefile(without):
 
 
 def student_version(name, notebook):
-    """Return a copy of a lab's notebook without solutions, hidden tests, answers, outputs and traces of them."""
+    """Return a copy of a lab's notebook without solutions, hidden tests, answers, outputs and traces of them.
+
+    Raises `UsageError` for a mark that is not closed or not understood.
+    """
     student = for_students(notebook)
     for cell in student.cells:
-        clear_solution(name, cell)
+        try:
+            clear(cell)
+        except ValueError as error:
+            raise UsageError(f"{name}, cell {cell.id}: {error}") from None
     return student
 
 
@@ -167,16 +182,44 @@ def for_students(notebook):
     return copy
 
 
-def clear_solution(name, cell):
-    """Put a stub in the place of the solution in a cell, and remove its hidden tests."""
-    exercise = cell.metadata.get("nbgrader", {}).get("grade_id", "this exercise")
-    cell.source = MARKS["SOLUTION"].sub(lambda match: stub(match.group(1), exercise), cell.source)
-    cell.source = MARKS["HIDDEN TESTS"].sub("", cell.source).rstrip("\n")
-    if left := re.search(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)", cell.source):
-        raise UsageError(f"{name}, cell {cell.id}: the mark {left[0]!r} has no partner; every BEGIN needs its END")
+def clear(cell):
+    """Take out of a cell what no student gets, as nbgrader does. Raises `ValueError` for what may be a mark, too."""
+    about = cell.metadata.get("nbgrader", {})
+    instead = stub(cell.cell_type, about.get("grade_id", "this exercise"))
+    source = without(cell.source, "SOLUTION", instead)
+    whole = about.get("solution") and source == cell.source     # no marks: the whole cell is the solution
+    for region in ("HIDDEN TESTS", "MARK SCHEME"):
+        source = without(source, region)
+    if left := DOUBTFUL.search(f"{source}\n{json.dumps(cell.metadata)}"):
+        raise ValueError(f"{left[0].strip()!r} is no mark that 'labs release' understands; write it in capitals and "
+                         "with one space, as in '### BEGIN SOLUTION' (or HIDDEN TESTS, or MARK SCHEME)")
+    cell.source = source = "\n".join(instead) if whole else source.rstrip("\n")
+    attached, links = cell.pop("attachments", {}), unquote(source)
+    if shown := {file: data for file, data in attached.items() if f"attachment:{file}" in links}:
+        cell.attachments = shown
 
 
-def stub(indent, exercise):
+def without(source, region, instead=()):
+    """Return a source without the lines of a region and their marks; the lines `instead` stand where one began."""
+    kept, begin = [], None
+    for line in source.split("\n"):
+        begins, ends = (f"{word} {region}" in line for word in ("BEGIN", "END"))
+        if begins and begin is not None or ends and (begins or begin is None):
+            raise ValueError(f"the mark {line.strip()!r} has no partner; every BEGIN needs its END, on another line")
+        if begins:
+            begin = line
+            kept += [line[:len(line) - len(line.lstrip())] + new for new in instead]
+        elif ends:
+            begin = None
+        elif begin is None:
+            kept.append(line)
+    if begin is not None:
+        raise ValueError(f"the mark {begin.strip()!r} has no partner; every BEGIN needs its END, on another line")
+    return "\n".join(kept)
+
+
+def stub(cell_type, exercise):
     """Return the lines that replace a solution."""
-    return (f"{indent}# YOUR CODE HERE\n"
-            f'{indent}raise NotImplementedError("{exercise}: put your answer in the place of this line")')
+    if cell_type != "code":
+        return ["YOUR ANSWER HERE"]
+    return ["# YOUR CODE HERE", f'raise NotImplementedError("{exercise}: put your answer in the place of this line")']

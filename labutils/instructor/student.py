@@ -9,8 +9,8 @@ import json
 import nbformat
 
 from ..paths import PROJECT_ROOT, replacing
-from .labs import UsageError, lab_names, read_lab
-from .release import student_version
+from .labs import UsageError
+from .release import read_labs, student_version
 
 FOLDER = PROJECT_ROOT / "student"       # as deep as notebooks/, so that ../docs/ is the same folder
 
@@ -21,8 +21,8 @@ def write_student_labs(folder=FOLDER):
     A notebook in which a cell has been changed or run stays as it is. If the lab itself is another one by now, a line
     says so. Raises `UsageError` where nothing can be written, and for a damaged lab.
     """
-    for name in lab_names():
-        path, lab = folder / f"{name}.ipynb", student_version(name, read_lab(name))
+    for name, notebook in read_labs().items():
+        path, lab = folder / f"{name}.ipynb", student_version(name, notebook)
         lab.metadata["labutils"] = {"content": content(lab)}
         try:
             given, found = state(path)

@@ -4,16 +4,24 @@ import ast
 import csv
 import os
 import re
+from copy import deepcopy
+from itertools import count
 
 import nbformat
 import pytest
 import yaml
 from helpers import BIN, LABS, ONE_CORE, command, is_definition, notebook_path, solutions, tags, tiny
 
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from labutils.instructor import cli
+from labutils.instructor.labs import UsageError
 from labutils.instructor.release import student_version
 
 pytest.importorskip("nbgrader", reason="nbgrader is not installed (pip install nbgrader)")
+from nbgrader.preprocessors import ClearHiddenTests, ClearMarkScheme, ClearSolutions  # noqa: E402
+
 LAB = "02_vae"
 ACTIVATED = {**ONE_CORE, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}    # nbgrader looks for alembic on the path
 
@@ -53,6 +61,51 @@ def check_released(folder, lab):
         assert (folder / part).is_file(), part
     weights = {path.name.partition("_")[0] for path in folder.glob("checkpoints/*.safetensors")}
     assert weights == {lab[:2], "classifier"}
+
+
+# -------------------------------------------------------------------------------- our release and nbgrader's
+
+TEXT = st.lists(st.sampled_from(["text", "    text", "", "x = 'END'"]), max_size=2)
+MARK = st.tuples(st.sampled_from(["### ", "# ", "#", "", "    ## "]), st.sampled_from(["", " ", " (2 points)"]))
+NAME = st.sampled_from(["SOLUTION", "HIDDEN TESTS", "MARK SCHEME"])
+STRAY = st.sampled_from(["# BEGIN SOLUTION", "# End Solution", "#BEGIN_SOLUTION", "### END  SOLUTION"])
+BLOCKS = st.recursive(st.one_of(TEXT, TEXT, STRAY.map(lambda line: [line])), lambda inside: st.builds(
+    lambda name, mark, lines: [f"BEGIN {name}".join(mark), *sum(lines, []), f"END {name}".join(mark)],
+    NAME, MARK, st.lists(inside, max_size=3)), max_leaves=4)
+CELLS = st.lists(st.tuples(st.sampled_from(["code", "markdown", "raw"]),
+                           st.lists(BLOCKS, max_size=4).map(lambda blocks: sum(blocks, [])), st.booleans()), max_size=2)
+
+
+def with_numbers(cells):
+    """Return a notebook of (kind, lines, whether it is a solution); each line of text has a number of its own."""
+    numbers, notebook = count(100), nbformat.v4.new_notebook()
+    for kind, lines, solution in cells:
+        source = "\n".join(line.replace("text", f"line{next(numbers)}") for line in lines)
+        about = {"grade_id": "x", "solution": solution, "grade": True}
+        notebook.cells.append(getattr(nbformat.v4, f"new_{kind}_cell")(source, metadata={"nbgrader": about}))
+    return notebook
+
+
+def cleared_by_nbgrader(notebook):
+    """Return a notebook as nbgrader hands it out; raises its errors."""
+    notebook = deepcopy(notebook)
+    for preprocessor in (ClearSolutions, ClearHiddenTests, ClearMarkScheme):
+        notebook, _ = preprocessor(enforce_metadata=False).preprocess(notebook, {})
+    return notebook
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(CELLS)
+@example([("code", ["text", "# BEGIN SOLUTION", "text", "# END SOLUTION"], True)])
+@example([("markdown", ["text"], True)])
+def test_no_line_that_nbgrader_takes_out_reaches_a_student_through_our_release(cells):
+    notebook = with_numbers(cells)
+    try:
+        ours = student_version("any", notebook)
+    except UsageError:
+        return
+    kept, handed_out = (set(re.findall(r"line\d+", str(version))) for version in (cleared_by_nbgrader(notebook), ours))
+    assert handed_out == kept
 
 
 # ------------------------------------------------------------------------------------------ a class
@@ -132,7 +185,7 @@ def test_labs_are_handed_out_and_a_class_of_three_is_graded(tmp_path):
     graded = read(course / f"autograded/ada/{LAB}/{LAB}.ipynb")
     assert not [output for cell in graded.cells for output in cell.get("outputs", []) if output.output_type == "error"]
     assert sum(cell.source.count("# set for grading") for cell in graded.cells) == 1
-    assert (course / f"autograded/ada/{LAB}/runs/{LAB}").is_dir()       # each hand-in has a folder of its own
+    assert (course / f"autograded/ada/{LAB}/runs/{LAB}/ada").is_dir()       # each hand-in has a folder of its own
 
     nbgrader(course, "generate_feedback", LAB)
     assert [path.name for path in (course / "feedback/ben").rglob("*.*")] == [f"{LAB}.html"]

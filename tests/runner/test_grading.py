@@ -3,11 +3,17 @@
 import subprocess
 
 import nbformat
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+import yaml
+from helpers import LABS
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labutils.instructor import cli
-from labutils.instructor.grading import make_course
+from labutils.instructor.grading import SetParameters, make_course
+from labutils.instructor.labs import read_lab
 from labutils.instructor.misconceptions import alike, counts, outcomes
+from labutils.instructor.release import student_version
+
+SMALL_LABS = {}
 
 
 def graded(**said):
@@ -28,6 +34,35 @@ def test_the_gradebook_and_the_hand_ins_are_ignored_by_git(tmp_path):
     handed_out = ["nbgrader_config.py", "grading.yml", "source/02_vae/02_vae.ipynb", "release/02_vae/02_vae.ipynb"]
     done = subprocess.run(["git", "check-ignore", *private, *handed_out], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == private
+
+
+def test_no_hand_in_goes_on_from_what_another_one_has_left(tmp_path):
+    """Also where all of them are run in one checkout, which then has one folder `runs`."""
+    make_course(tmp_path / "course", LABS)
+    values = yaml.safe_load((tmp_path / "course/grading.yml").read_text())
+    folders = set()
+    for lab in LABS:
+        for student in ("ada", "ben"):
+            cell = new_code_cell("resume, out_dir = True, 'runs/mine'", metadata={"tags": ["parameters"]})
+            for _ in range(2):      # nbgrader has every preprocessor twice
+                SetParameters(values=values).preprocess(new_notebook(cells=[cell]), {
+                    "nbgrader": {"notebook": lab, "student": student}})
+            exec(cell.source, found := {})
+            folders.add(found["out_dir"])
+            assert found["resume"] is False
+    assert len(folders) == 2 * len(LABS)
+
+
+def test_a_picture_of_a_solution_is_refused_since_nbgrader_would_hand_it_out(notebooks, tmp_path, capsys):
+    about = {"grade_id": "twice", "solution": True, "grade": True, "points": 1, "locked": False, "schema_version": 3,
+             "task": False}
+    cell = new_markdown_cell("![The answer](attachment:a.png)", metadata={"nbgrader": about}, id="sketch",
+                             attachments={"a.png": {"image/png": "c2VjcmV0"}})
+    nbformat.write(new_notebook(cells=[cell]), notebooks / "01_good.ipynb")
+    assert cli.main(["release", "--nbgrader", str(tmp_path / "course"), "01_good"]) == 2
+    assert "01_good, cell sketch: nbgrader would hand out" in capsys.readouterr().err
+    assert not (tmp_path / "course").exists()
+    assert "c2VjcmV0" not in str(student_version("01_good", read_lab("01_good")))
 
 
 def test_one_misconception_is_counted_once_whatever_its_numbers_and_with_the_stronger_hint():

@@ -14,8 +14,8 @@ from helpers import LABS, definitions, notebook_path, solutions
 
 from labutils import checks
 from labutils.instructor import cli, labs
-from labutils.instructor.labs import read_lab
-from labutils.instructor.release import release, student_version
+from labutils.instructor.labs import UsageError, read_lab
+from labutils.instructor.release import read_labs, release, student_version
 from labutils.paths import PROJECT_ROOT
 
 SMALL_LABS = {}
@@ -153,10 +153,15 @@ def test_a_version_has_a_readme_and_a_makefile_of_its_own(released, version, tar
 
 # --------------------------------------------------------------------------------- small notebooks
 
-def write_exercise(folder, source, tags=()):
-    """Write a lab with one exercise, `twice`."""
+def new_cell(kind, source, **more):
+    """Return a cell: code, markdown or raw."""
+    return getattr(nbformat.v4, f"new_{kind}_cell")(source, **more)
+
+
+def write_exercise(folder, source, tags=(), kind="code"):
+    """Write a lab with one exercise, `twice`, in a cell of a kind."""
     about = {"grade_id": "twice", "solution": True, "grade": False, "locked": False, "schema_version": 3, "task": False}
-    cell = nbformat.v4.new_code_cell(source, metadata={"tags": list(tags), "nbgrader": about})
+    cell = new_cell(kind, source, metadata={"tags": list(tags), "nbgrader": about}, id="exercise")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Lab"), cell])
     nbformat.write(notebook, folder / "01_good.ipynb")
 
@@ -169,6 +174,65 @@ def test_regions_are_replaced_where_they_stand(notebooks, tmp_path):
     source = read(tmp_path / "r/student/notebooks/01_good.ipynb").cells[1].source
     assert source == ("def twice(x):\n    '''2x'''\n    # YOUR CODE HERE\n    raise NotImplementedError("
                       "\"twice: put your answer in the place of this line\")\n\nprint('kept')")
+
+
+@pytest.mark.parametrize("mark", ["### {} SOLUTION", "# {} SOLUTION", "## {} SOLUTION", "#{} SOLUTION", "{} SOLUTION",
+                                  "    #    {} SOLUTION   ", "# --- {} SOLUTION (2 points) ---", "### {} HIDDEN TESTS",
+                                  "#{} HIDDEN TESTS", "### {} MARK SCHEME", "== {} MARK SCHEME =="])
+@pytest.mark.parametrize("kind", ["code", "markdown", "raw"])
+def test_what_stands_between_marks_goes_in_every_way_in_which_nbgrader_takes_them(kind, mark):
+    cell = new_cell(kind, f"first\n{mark.format('BEGIN')}\nsecret\n\nmore\n{mark.format('END')}\nlast")
+    [cell] = student_version("01_good", nbformat.v4.new_notebook(cells=[cell])).cells
+    stub = ["YOUR CODE HERE" if kind == "code" else "YOUR ANSWER HERE"] if "SOLUTION" in mark else []
+    assert cell.source.startswith("first\n") and cell.source.endswith("\nlast")
+    assert not {"secret", "more", "BEGIN", "END"} & set(cell.source.split())
+    assert re.findall("YOUR [A-Z]+ HERE", cell.source) == stub
+
+
+@pytest.mark.parametrize("kind", ["code", "markdown"])
+def test_a_solution_without_marks_is_the_whole_cell(notebooks, kind):
+    write_exercise(notebooks, "secret = 1", kind=kind)
+    cell = student_version("01_good", read_lab("01_good")).cells[1]
+    assert "secret" not in cell.source and re.search("YOUR (CODE|ANSWER) HERE", cell.source)
+
+
+@pytest.mark.parametrize("source", [
+    "# begin solution\nsecret\n# end solution", "### Begin Solution\nsecret\n### End Solution", "# BEGIN  SOLUTION\nx",
+    "#BEGIN_SOLUTION\nx", "# BEGIN-SOLUTION\nx", "# BEGIN: SOLUTION\nx", "# BEGINSOLUTION\nx", "# END hidden tests",
+    "### BEGIN HIDDEN\nx", "### BEGIN MARKS\nx", "### AUTOTEST f(3)", "### HASHED AUTOTEST f(3)"])
+@pytest.mark.parametrize("command", [["release"], ["release", "--nbgrader"]])
+@pytest.mark.parametrize("kind", ["code", "markdown", "raw"])
+def test_what_may_be_a_mark_and_is_not_understood_is_refused(notebooks, tmp_path, capsys, source, command, kind):
+    write_exercise(notebooks, source, kind=kind)
+    assert cli.main([*command, str(tmp_path / "r"), "01_good"]) == 2
+    assert "01_good, cell exercise: " in (said := capsys.readouterr().err) and "is no mark that" in said
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("about", [{"tags": ["begin solution"]}, {"nbgrader": {"grade_id": "end_solution"}}])
+def test_a_mark_in_what_a_cell_keeps_beside_its_source_is_refused(about):
+    cell = new_cell("code", "x = 1", metadata=about)
+    with pytest.raises(UsageError, match="is no mark that"):
+        student_version("01_good", nbformat.v4.new_notebook(cells=[cell]))
+
+
+@pytest.mark.parametrize("source", ["In the end, solutions differ.", "the weekend solution", "x_end = solution",
+                                    "the hidden layers at the end", "Marks: the beginning of the solution"])
+def test_prose_and_names_that_are_no_marks_pass(source):
+    cell = new_cell("markdown", source)
+    assert student_version("01_good", nbformat.v4.new_notebook(cells=[cell])).cells[0].source == source
+
+
+def test_a_released_notebook_has_the_kernel_that_every_computer_has(notebooks):
+    write_exercise(notebooks, "x = 1")
+    path = notebooks / "01_good.ipynb"
+    notebook = read(path)
+    notebook.metadata["kernelspec"] = {"name": "ada-env", "display_name": "Ada's", "language": "python"}
+    nbformat.write(notebook, path)
+    [solutions] = read_labs().values()
+    for released in (solutions, student_version("01_good", solutions)):
+        assert released.metadata.kernelspec == {"name": "python3", "display_name": "Python 3 (ipykernel)",
+                                                "language": "python"}
 
 
 @pytest.mark.parametrize("tag", ["answer", "instructor"])
