@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -265,3 +266,51 @@ def check_resume(lab, networks, call, folder):
     assert "going on after epoch 2" in done.stdout
     expected, found = (read_checkpoint(folder / name / "end.safetensors") for name in ("alone", "killed"))
     assert found[0] == expected[0] and all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
+
+
+# --------------------------------------------------------------------------------------- pages of HTML
+
+# pictures without a description of their own or without content, TeX that is not code, links that lead nowhere
+PAGE_FLAWS = r"""() => {
+    const all = selector => [...document.querySelectorAll(selector)], seen = {};
+    const look = node => node === document.body ? '' : `${look(node.parentNode)} ${node.tagName}.${node.className}`;
+    for (const node of all('body *')) {     // axe looks at the contrast of two elements of each kind: it is slow
+        const kind = node.closest('math, svg') ? '' : look(node);
+        if (kind && (seen[kind] = (seen[kind] ?? 0) + 1) <= 2
+            && [...node.childNodes].some(part => part.nodeType === 3 && part.data.trim())) node.dataset.sample = '';
+    }
+    const pictures = all('img').filter(picture => !picture.naturalWidth || !picture.alt.trim()
+        || /without a description|no description/i.test(picture.alt));
+    const unseen = all('math').filter(formula => !formula.closest('details') && !formula.getBoundingClientRect().width);
+    const leads = link => link.protocol.startsWith('http')
+        || document.getElementById(decodeURIComponent(link.hash.slice(1)));
+    const text = document.body.cloneNode(true);
+    text.querySelectorAll('code:not(.tex), pre, script, style').forEach(part => part.remove());
+    return [...pictures.map(picture => `picture ${picture.alt}`), ...unseen.map(formula => formula.outerHTML),
+            ...all('a[href]').filter(link => !leads(link)).map(link => `link ${link.getAttribute('href')}`),
+            ...(text.textContent.match(/[$].{0,40}|\\[a-zA-Z]+/g) ?? []).map(tex => `TeX ${tex}`)];
+}"""
+
+
+def leads(folder, flaw):
+    """Tell whether a flaw is a link to a file that is there, seen from the folder of the page."""
+    kind, _, target = flaw.partition(" ")
+    return kind == "link" and (folder / unquote(target)).exists()
+
+
+def page_flaws(browser, path):
+    """Return what is wrong with a file of HTML that is opened without a network, in the light and in the dark theme."""
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
+    page, flaws = browser.new_page(offline=True, color_scheme="light"), []
+    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or flaws.append(request.url))
+    page.goto(path.as_uri())
+    flaws += [flaw for flaw in page.evaluate(PAGE_FLAWS) if not leads(path.parent, flaw)]
+    contrast = "color-contrast"
+    checks = [("light", None, {"rules": {contrast: {"enabled": False}}}),
+              *((theme, "[data-sample]", {"runOnly": [contrast]}) for theme in ("light", "dark"))]
+    for theme, part, options in checks:
+        page.emulate_media(color_scheme=theme)
+        found = Axe().run(page, part, {"resultTypes": ["violations"], **options}).response["violations"]
+        flaws += [f"{theme}: {rule['id']}: {node['html'][:200]}" for rule in found for node in rule["nodes"]]
+    page.close()
+    return flaws

@@ -1,59 +1,130 @@
 """Notebooks as pages of HTML that need nothing else: no network, no file beside them."""
 
-import html
-from copy import deepcopy
-from functools import cache, lru_cache
+import hashlib
+import re
+from base64 import b64encode
+from functools import cache
+from html import escape, unescape
 from pathlib import Path
-from threading import Lock
-from xml.etree import ElementTree
+from urllib.parse import urlsplit
 
-from jinja2 import FileSystemLoader
-from latex2mathml.converter import Converter
-from nbconvert import HTMLExporter
+import jinja2
+from nbconvert.filters import ansi2html
+from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
+from pygments.lexers import get_lexer_by_name
+from pygments.token import Token
+from pygments.util import ClassNotFound
 
 from ..paths import PROJECT_ROOT
+from .mathml import to_mathml
 
-EXPORTING = Lock()      # the exporter keeps state while it works
+# what is shown of an output that has several forms: the first of these
+FORMS = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "image/png", "image/jpeg", "image/gif",
+         "image/webp", "text/plain")
+COLOURED = ((Token.Comment, "comment"), (Token.Keyword, "keyword"), (Token.Operator.Word, "keyword"),
+            (Token.Literal.String, "string"), (Token.Literal.Number, "number"), (Token.Name.Builtin, "name"),
+            (Token.Name.Function, "name"), (Token.Name.Class, "name"), (Token.Name.Decorator, "name"))
+SCROLLS = '<{0} class="wide" tabindex="0">{1}</{0}>'
 
 
 def as_page(notebook, title):
-    """Return a notebook as one page of HTML, with the diagrams of img/ in it."""
-    notebook = deepcopy(notebook)
-    for cell in notebook.cells:     # nbconvert embeds only pictures below the folder that it is given
-        if cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](../img/", "](img/")
-    with EXPORTING:
-        page, _ = exporter().from_notebook_node(notebook, {"metadata": {"path": str(PROJECT_ROOT), "name": title}})
-    return page
+    """Return a notebook as one page of HTML, with its pictures in it; the page requests nothing and follows the theme.
+
+    Formulas are MathML, pictures keep their descriptions, hidden code is folded.
+    """
+    language = notebook.metadata.get("language_info", {}).get("pygments_lexer", "python")
+    return template().render(cells=notebook.cells, title=title, language=language)
 
 
 @cache
-def exporter():
-    """Return the exporter to HTML; it is slow to make."""
-    return HTMLExporter(template_file="page.html.j2", embed_images=True,
-                        extra_loaders=[FileSystemLoader(Path(__file__).parent)])
+def template():
+    """Return the template of a page."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                                     lstrip_blocks=True, loader=jinja2.FileSystemLoader(Path(__file__).parent))
+    environment.filters.update(markdown=markdown, terminal=terminal, code=coloured, sha256=sha256, latex=latex)
+    environment.globals.update(form_of=form_of, data_uri=data_uri)
+    return environment.get_template("page.html.j2")
 
 
-@lru_cache(maxsize=4096)
-def to_mathml(latex, display=False):
-    """Return a formula of LaTeX, without its dollars, as an element `math`, which browsers show without a script.
+def sha256(text):
+    """Return the hash by which a page allows its own script, and no other."""
+    return b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
-    display  True: a formula on a line of its own
 
-    A formula that cannot be converted becomes an element `code` of the class `tex` that holds it as it was written.
-    """
+def form_of(output):
+    """Return the MIME type in which an output is shown, or None: no page can show it."""
+    return next((form for form in FORMS if form in output.data), None)
+
+
+def data_uri(form, data):
+    """Return an output's picture as an address that holds it."""
+    content = b64encode(data.encode()).decode() if form == "image/svg+xml" else "".join(data.split())
+    return f"data:{form};base64,{content}"
+
+
+def coloured(code, language):
+    """Return code with comments, words of the language and so on in elements `span` of a class that says which."""
     try:
-        formula = Converter(display="block" if display else "inline").convert_to_element(latex)
-    except Exception:       # the converter raises its own classes, and IndexError, StopIteration and others as well
-        return as_written(latex, display)
-    for part in formula.iter():
-        part.text = html.unescape(part.text or "") or None      # the converter writes signs as entities
-        if "\\" in (part.text or ""):       # and a command that it does not know as its name
-            return as_written(latex, display)
-    return ElementTree.tostring(formula, encoding="unicode")
+        lexer = get_lexer_by_name(language)
+    except ClassNotFound:
+        lexer = get_lexer_by_name("text")
+    parts = []
+    for token, text in lexer.get_tokens(code):
+        kind = next((name for group, name in COLOURED if token in group), None)
+        parts.append(f'<span class="{kind}">{escape(text)}</span>' if kind else escape(text))
+    return "".join(parts).rstrip("\n")
 
 
-def as_written(latex, display):
-    """Return a formula of LaTeX with its dollars as an element `code`."""
-    dollars = "$$" if display else "$"
-    return f'<code class="tex">{html.escape(dollars + latex + dollars)}</code>'
+def terminal(text):
+    """Return the HTML of a text with a terminal's codes; of its colours the sixteen with names remain."""
+    return re.sub(r'(<span[^>]*) style="[^"]*"', r"\1", ansi2html(text))
+
+
+def latex(text):
+    """Return an output of LaTeX as MathML."""
+    display = not text.strip().startswith("$") or text.strip().startswith("$$")
+    return to_mathml(text.strip().strip("$"), display)
+
+
+def markdown(source, attachments=None):
+    """Return the HTML of a text in Markdown."""
+    renderer = Renderer(escape=False, embed_images=True, path=str(PROJECT_ROOT), attachments=attachments,
+                        exclude_anchor_links=True)
+    return MarkdownWithMath(renderer).render(source)
+
+
+class Renderer(IPythonRenderer):
+    """nbconvert's renderer of Markdown, with MathML in place of formulas, and boxes in which wide things scroll."""
+
+    def inline_math(self, body):
+        return to_mathml(body)
+
+    def block_math(self, body):
+        return SCROLLS.format("span", to_mathml(body, display=True))
+
+    def latex_environment(self, name, body):
+        return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
+
+    def table(self, text):
+        return SCROLLS.format("div", f"<table>{text}</table>")
+
+    def table_cell(self, text, align=None, head=False):
+        kind = "th" if head and text else "td"      # a heading without words is none
+        return f'<{kind} style="text-align: {align or "left"}">{text}</{kind}>\n'
+
+    def block_code(self, code, info=None):
+        return SCROLLS.format("pre", coloured(code, (info or "text").split()[0]))
+
+    def image(self, text, url, title=None):
+        try:        # nbconvert embeds only pictures below the folder that it is given
+            return super().image(text, url.removeprefix("../"), title)
+        except InvalidNotebook:     # an attachment is missing
+            return f"<em>{text}</em>"
+
+    def link(self, text, url, title=None):
+        """A link to a file of the project leads nowhere from a page that lies anywhere: its text remains."""
+        return super().link(text, url, title) if urlsplit(url).scheme or url.startswith("#") else text
+
+    def heading(self, text, level, **attributes):
+        words = unescape(text if "<" not in text else "".join(part.split(">")[-1] for part in text.split("<")))
+        return f'<h{level} id="{escape(words.strip().replace(" ", "-"))}">{text}</h{level}>\n'

@@ -11,8 +11,11 @@ import subprocess
 import time
 import urllib.request
 
+import nbformat
 import pytest
-from helpers import BIN, LABS, ONE_CORE, PROJECT_ROOT, code_cells, notebook_path, prepare_copy
+from helpers import BIN, LABS, ONE_CORE, PROJECT_ROOT, code_cells, notebook_path, page_flaws, prepare_copy
+
+from labutils.instructor.pages import as_page
 
 pytestmark = pytest.mark.browser
 
@@ -180,3 +183,11 @@ def move_slider(page, index):
     page.wait_for_function("([selector, old]) => ![old, undefined].includes(document.querySelector(selector)?.src)",
                            arg=[SLIDER_PICTURE, before], timeout=30_000)
     page.wait_for_function(f"() => {KERNEL}.status === 'idle'")
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_the_page_of_a_lab_needs_no_network_and_nobodys_eyes(browser, tmp_path, lab):
+    page = tmp_path / f"{lab}.html"
+    page.write_text(as_page(nbformat.read(notebook_path(lab), 4), lab), encoding="utf-8")
+    flaws = page_flaws(browser, page)
+    assert not flaws, "\n".join(flaws)

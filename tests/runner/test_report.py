@@ -18,6 +18,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from helpers import page_flaws
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.formatters import DisplayFormatter
@@ -288,9 +289,9 @@ def test_everything_shown_is_escaped(tmp_path):
     path = make_report(tmp_path)
     page = Page(path)
     assert {tag for tag, _ in page.elements} <= {
-        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "h4", "p", "strong", "a", "nav", "ul", "li",
-        "div", "table", "thead", "tbody", "tr", "th", "td", "span", "wbr", "section", "svg", "line", "text", "polyline",
-        "figure", "figcaption", "img", "script"}
+        "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "h4", "p", "strong", "a", "nav",
+        "ul", "li", "div", "table", "thead", "tbody", "tr", "th", "td", "span", "wbr", "section", "svg", "line",
+        "text", "polyline", "figure", "figcaption", "img", "script"}
     assert len(page.all("script", "src")) == 1 and page.text.count(EVIL) >= 6
     for link in page.all("a", "href"):
         assert link.startswith("#") or (tmp_path / os.fsdecode(unquote_to_bytes(link))).exists(), link
@@ -522,6 +523,12 @@ def test_the_page_fits_a_phone_and_a_dark_ground(browser, out):
     colours = page.evaluate("['body', '.bad'].map(name => getComputedStyle(document.querySelector(name)).color)")
     assert colours == ["rgb(255, 255, 255)", "rgb(255, 156, 128)"]
     page.close()
+
+
+@pytest.mark.browser
+def test_the_page_can_be_read_without_eyes_and_without_a_network(browser, out):
+    flaws = page_flaws(browser, make_report(out))
+    assert not flaws, "\n".join(flaws)
 
 
 @pytest.mark.browser

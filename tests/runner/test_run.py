@@ -1,6 +1,5 @@
 """`labs run`: how runs end, what is kept of them, which are not repeated. The notebooks import nothing large."""
 
-import base64
 import errno
 import fcntl
 import json
@@ -18,17 +17,13 @@ from datetime import datetime
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import psutil
 import pytest
-from bs4 import BeautifulSoup
 from helpers import PATIENCE, RESULT, read_json, until, write_lab
 
-from labutils.images import encode
 from labutils.instructor import cli, jobs, kernel, labs, record, run
 from labutils.instructor.kernel import Watch
 from labutils.instructor.record import Job, Outcome, earlier_runs
-from labutils.instructor.pages import as_page
 from labutils.instructor.run import kept_outcomes, run_job, table
 from labutils.paths import replacing
 from labutils.results import METRICS_TYPE
@@ -580,47 +575,6 @@ def test_the_table_says_what_failed():
     good, bad = Outcome("01_one", "ok", 12.3, {"loss": 105.9, "epochs": 9}), Outcome("02_two", "failed", 1, {}, "why")
     assert table([good, bad]).splitlines() == [
         "lab     status  seconds  metrics", "01_one  ok      12       loss 105.9", "02_two  failed  1        why"]
-
-
-# --------------------------------------------------------------------------------------- the page of a run
-
-WIDE = "| a | b |\n| - | - |\n| " + "x" * 200 + " | y |\n\n![A picture is coded and decoded](../img/vae.svg)"
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The page of a lab that has a diagram, a wide table, a wide line of code, a wide output and two pictures."""
-    shown = {"text/plain": "", "image/png": base64.b64encode(encode(np.zeros((30, 3000), np.uint8))).decode()}
-    outputs = [nbformat.v4.new_output("stream", text="1234 " * 60),
-               nbformat.v4.new_output("display_data", shown, metadata={"image/png": {"alt": 'Rows of "a" & <b>'}}),
-               nbformat.v4.new_output("display_data", shown)]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(WIDE), nbformat.v4.new_code_cell(
-        "print('1234 ' * 60)" + " " * 9 + "# " + "x" * 200, outputs=outputs)])
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(as_page(notebook, "02_vae,seed=1"), encoding="utf-8")
-    assert notebook.cells[0].source == WIDE, "the notebook that is saved stays as it is"
-    return path
-
-
-def test_the_page_of_a_run_has_its_name_its_diagrams_and_the_notebooks_descriptions(page):
-    found = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-    assert found.title.text == "02_vae,seed=1"
-    assert all(picture["src"].startswith("data:image/") for picture in found("img"))
-    assert [picture["alt"] for picture in found("img")] == [
-        "A picture is coded and decoded", 'Rows of "a" & <b>', "No description has been provided for this image"]
-
-
-@pytest.mark.browser
-def test_in_the_page_of_a_run_what_is_wide_scrolls_in_its_own_box(browser, page):
-    shown = browser.new_page(viewport={"width": 500, "height": 700})
-    shown.route("**/*", lambda route: route.continue_() if route.request.url.startswith("file:") else route.abort())
-    shown.goto(page.as_uri())
-    assert shown.evaluate("document.documentElement.scrollWidth") <= 500
-    wide = shown.evaluate("""[...document.querySelectorAll('.jp-InputArea-editor, .jp-RenderedText pre, table')]
-        .map(box => [box.scrollWidth > box.clientWidth, getComputedStyle(box).overflowX, box.clientWidth < 500])""")
-    assert wide == [[True, "auto", True]] * 3
-    assert shown.evaluate("[...document.images].every(image => image.naturalWidth > 0 && image.width < 500)")
-    shown.close()
 
 
 # -------------------------------------------------------------------------------------------- progress
