@@ -40,6 +40,7 @@ class Group(click.Group):
 
 
 @click.group(cls=Group, no_args_is_help=True)
+@click.version_option(package_name="labutils", prog_name="labs", message="%(prog)s %(version)s")
 def command_line():
     """Run the labs of the course, compare what they have made, and hand them out.
 
@@ -322,7 +323,8 @@ def bands(folder, profile):
 @folder_argument
 @labs_argument
 @click.option("--nbgrader", is_flag=True, help="Write a course for nbgrader, with an assignment for each lab.")
-def release(folder, names, nbgrader):
+@click.option("--repository", metavar="URL", help="Where this version will lie: Google Colab fetches it there.")
+def release(folder, names, nbgrader, repository):
     """Write versions for students and with solutions.
 
     DIR is a new folder, which gets student/, student.zip and solutions/, with the labs named or with all. For example:
@@ -330,11 +332,11 @@ def release(folder, names, nbgrader):
     """
     if nbgrader:
         from .grading import make_course
-        folder = make_course(folder, names)
+        folder = make_course(folder, names, repository)
         print(f"a course for nbgrader: {folder}\nassignments: {', '.join(sorted(os.listdir(folder / 'source')))}")
         return 0
     from .release import release
-    folder = release(folder, names)
+    folder = release(folder, names, repository)
     print(f"for students: {folder / 'student'} and {folder / 'student.zip'}\nwith solutions: {folder / 'solutions'}")
     return 0
 

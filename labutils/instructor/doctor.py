@@ -51,7 +51,7 @@ def one_line(error):
 
 def system():
     """Say where the project and its Python are."""
-    yield "project", PROJECT_ROOT
+    yield "project", f"{PROJECT_ROOT}, version {installed_version('labutils') or 'unknown'}"
     if not (PROJECT_ROOT / "pyproject.toml").is_file():
         yield FAULT, f"labutils is in {PROJECT_ROOT}, without the project around it; in the project's folder: {INSTALL}"
     yield "python", f"{platform.python_version()} ({sys.executable}) on {platform.platform()}"

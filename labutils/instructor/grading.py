@@ -14,7 +14,7 @@ from .labs import UsageError, effective_parameters, lab_title, quick_settings
 from .release import copy_parts, for_students, new_folder, read_labs, readme_sections, student_version
 
 # of the project, besides the notebook and its trained weights
-PARTS = ("labutils", "docs/speed.md", "constraints.txt", "LICENSE", "checkpoints/card.json")
+PARTS = ("labutils", "docs/speed.md", "constraints.txt", "LICENSE", "LICENSE-text", "checkpoints/card.json")
 README = """# {title}
 
 Open `{name}.ipynb` in JupyterLab, and hand in this file. Leave the rest of the folder beside it: the notebook needs it.
@@ -44,15 +44,17 @@ GRADING = """# Grading runs every hand-in with these parameters, whatever the st
 IGNORED = "/gradebook.db*\n/submitted/\n/autograded/\n/feedback/\n/*.csv\n/misconceptions.html\n"
 
 
-def make_course(folder, names=()):
+def make_course(folder, names=(), address=None):
     """Write `folder` as a course of nbgrader, with an assignment for each of the labs `names`; none: all.
+
+    On Google Colab the notebooks fetch the course from `address`; None: the one of pyproject.toml.
 
     All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, an unknown lab, and what
     nbgrader would hand out: marks that it does not understand, and pictures of a solution.
     """
     folder = Path(folder).resolve()
     with new_folder(folder) as course:
-        notebooks = read_labs(names)
+        notebooks = read_labs(names, address)
         for name, notebook in notebooks.items():
             write_assignment(course / "source" / name, name, notebook)
         values = {name: {"out_dir": f"runs/{name}", **effective_parameters(name, quick_settings(name))}

@@ -12,12 +12,13 @@ from urllib.parse import unquote
 import nbformat
 
 from ..paths import PROJECT_ROOT
+from .colab import repository, set_address
 from .jupyter import KERNEL
 from .labs import UsageError, lab_names, lab_title, read_lab
 
 # besides the notebooks
 PARTS = ("labutils", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
-         "docs/speed.md", "notebooks/quick", "notebooks/expected")
+         "LICENSE-text", "docs/speed.md", "notebooks/quick", "notebooks/expected")
 # targets of the Makefile that need files which are not handed out, or that end at the first exercise that is not done
 NO_TESTS = ("test", "check", "lint", "gallery", r"\.venv/tests-installed")
 NO_TARGETS = {"student": ("labs", "full", *NO_TESTS), "solutions": NO_TESTS}
@@ -62,15 +63,16 @@ DOUBTFUL = re.compile(r".*(\b(BEGIN|END)[\s_:-]*(SOLUTION|HIDDEN|MARK)|\bAUTOTES
 TEACHERS_ONLY = {"answer", "instructor"}        # tags of cells that no student gets
 
 
-def release(folder, names=()):
+def release(folder, names=(), address=None):
     """Write `folder`/student, `folder`/solutions and `folder`/student.zip with the labs `names`; none: all.
 
+    On Google Colab the notebooks fetch the course from `address`; None: the one of pyproject.toml.
     All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, an
     unknown lab, or a notebook with a mark that is not closed.
     """
     folder = Path(folder).resolve()
     with new_folder(folder) as whole:
-        notebooks = read_labs(names)
+        notebooks = read_labs(names, address)
         students = {name: student_version(name, notebook) for name, notebook in notebooks.items()}
         write_version(whole / "student", students)
         write_version(whole / "solutions", notebooks)
@@ -78,14 +80,16 @@ def release(folder, names=()):
     return folder
 
 
-def read_labs(names=()):
+def read_labs(names=(), address=None):
     """Return {name: notebook} of the labs `names`; none: all. Raises `UsageError` for an unknown one.
 
-    A kernel's name of the instructor's own is replaced: no other computer has it.
+    A kernel's name of the instructor's own is replaced: no other computer has it. The cell for Google Colab gets the
+    `address` of the course; None: the one of pyproject.toml.
     """
     notebooks = {name: read_lab(name) for name in dict.fromkeys(names or lab_names())}
     for notebook in notebooks.values():
         notebook.metadata["kernelspec"] = KERNEL
+        set_address(notebook, repository() if address is None else address)
     return notebooks
 
 

@@ -5,13 +5,15 @@ import subprocess
 import sys
 import sysconfig
 
+import nbformat
 import pytest
-from helpers import LABS, cell_source, code_cells, notebook_path, tags
+from helpers import LABS, cell_source, code_cells, notebook_path, tags, write_lab
 
-from labutils.instructor import colab
+from labutils.instructor import cli, colab
 from labutils.instructor.labs import read_lab
 from labutils.paths import PROJECT_ROOT
 
+SMALL_LABS = {}
 each_lab = pytest.mark.parametrize("lab", LABS)
 
 # This Python without its folders of packages, and so without the project; then their packages, but no .pth file.
@@ -51,17 +53,36 @@ def test_a_course_that_cannot_be_fetched_is_said_in_one_line(address, said, tmp_
     assert line.startswith(said) and "\n" not in line and not list(tmp_path.iterdir())
 
 
-def test_the_address_of_the_release_and_of_pyproject_reaches_the_cell(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_address_comes_from_pyproject_or_from_the_release(tmp_path, monkeypatch):
     monkeypatch.setattr(colab, "PROJECT_ROOT", tmp_path)
-    for urls, address in (("", ""), ('[project.urls]\nRepository = "https://example.org/course"\n',
-                                     "https://example.org/course")):
-        (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "x"\n{urls}')
-        assert colab.repository() == address
-    notebook = read_lab(LABS[0])
-    colab.set_address(notebook, 'https://"quoted"')
-    space = {}
-    exec(notebook.cells[1].source, space)
-    assert space["repository"] == 'https://"quoted"'
+    project = '[project]\nname = "x"\n'
+    (tmp_path / "pyproject.toml").write_text(project)
+    assert colab.repository() == ""
+    (tmp_path / "pyproject.toml").write_text(f'{project}[project.urls]\nRepository = "https://example.org/course"\n')
+    assert colab.repository() == "https://example.org/course"
+    assert cli.main(["release", str(tmp_path / "own"), LABS[0]]) == 0
+    assert cli.main(["release", str(tmp_path / "told"), LABS[0], "--repository", 'https://"b".org']) == 0
+    assert cli.main(["release", str(tmp_path / "course"), LABS[0], "--nbgrader", "--repository", "https://c.org"]) == 0
+    for path, address in (("own/student/notebooks", "https://example.org/course"),
+                          ("own/solutions/notebooks", "https://example.org/course"),
+                          ("told/student/notebooks", 'https://"b".org'),
+                          (f"course/source/{LABS[0]}", "https://c.org")):
+        space = {}
+        exec(code_cells(tmp_path / path / f"{LABS[0]}.ipynb")[0].source, space)
+        assert space["repository"] == address
+
+
+def test_a_new_address_is_written_into_the_notebooks(notebooks, tmp_path, monkeypatch):
+    write_lab(notebooks, "01_good")
+    before = read_lab("01_good")
+    monkeypatch.setattr(colab, "repository", lambda: "https://example.org/course")
+    colab.write_cells()
+    assert read_lab("01_good") == before, "a lab without the cell stays as it is"
+    before.cells.insert(1, nbformat.v4.new_code_cell("old", id=colab.CELL_ID))
+    nbformat.write(before, notebooks / "01_good.ipynb")
+    colab.write_cells()
+    assert code_cells(notebooks / "01_good.ipynb")[0].source == colab.source("https://example.org/course")
 
 
 @pytest.mark.slow
