@@ -13,8 +13,8 @@ def _seen(layers, side=600):
     """Pixels from the first to the last in a row that reach one output of a stack of convolutions, by the gradient."""
     x = torch.ones(1, 1, side, requires_grad=True, dtype=torch.double)
     out = x
-    for kernel, stride in layers:
-        out = F.conv1d(out, torch.ones(1, 1, kernel, dtype=torch.double) / kernel, stride=stride)
+    for width, step in layers:
+        out = F.conv1d(out, torch.ones(1, 1, width, dtype=torch.double) / width, stride=step)
     [gradient] = torch.autograd.grad(out[0, 0, out.shape[2] // 2], x)
     reached = gradient.flatten().nonzero()
     return int(reached.max() - reached.min()) + 1

@@ -20,24 +20,40 @@ from .labs import UsageError, lab_names, lab_title, read_lab
 PARTS = ("labutils", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
          "LICENSE-text", "docs/speed.md", "notebooks/quick", "notebooks/expected")
 # targets of the Makefile that need files which are not handed out, or that end at the first exercise that is not done
-NO_TESTS = ("test", "check", "lint", "gallery", r"\.venv/tests-installed")
+NO_TESTS = ("test", "check", "lint", "gallery", "book", "book-solutions", r"\.venv/(tests|docs)-installed")
 NO_TARGETS = {"student": ("labs", "full", *NO_TESTS), "solutions": NO_TESTS}
 README = """# Labs on deep generative models
 
 {labs}
 
+## Start
+
 {needs}
+
+Open a terminal in the folder in which this file lies, and type
 
 ```sh
 make lab
 ```
 
-makes a virtual environment in `.venv` ({size}) and opens JupyterLab on the notebooks.
-Step through one with Shift+Enter. Each has one cell of *parameters*: change a value, run again, and compare. On a slow
-machine start with `dataset = "digits"`, or take the trained weights with `pretrained = True`. Pictures and weights go
-to `runs/`.
+This makes a virtual environment in `.venv` ({size}) and opens JupyterLab on the notebooks. Where there is no make, as
+on Windows, type these three lines instead (elsewhere `python3` for `py`, and `.venv/bin/` for `.venv\\Scripts\\`):
 
-{exercises}
+```sh
+py -m venv .venv
+.venv\\Scripts\\python -m pip install -c constraints.txt -e .
+.venv\\Scripts\\jupyter lab notebooks
+```
+
+The next time the last one is enough, and `make lab` starts at once.
+
+## Work
+
+Open a notebook, the first one first, and step through it with Shift+Enter. {exercises}
+
+Each notebook has one cell of *parameters*: change a value, run again, and compare. On a slow machine, or without a
+network, start with `dataset = "digits"`; with `pretrained = True` you take the trained weights. Pictures and weights go
+to `runs/`.
 
 ## Data
 
@@ -45,7 +61,7 @@ to `runs/`.
 
 ## Other ways to install
 
-In an environment made in one of these ways, type `jupyter lab` here, and open the folder `notebooks`.
+In an environment made in one of these ways, type `jupyter lab notebooks` here.
 
 {install}
 
@@ -54,9 +70,9 @@ In an environment made in one of these ways, type `jupyter lab` here, and open t
 {licence}
 """
 EXERCISES = {
-    "student": "Where a cell says `# YOUR CODE HERE`, replace the line below it with your answer; the line "
-               "`checks.check_...` after it says at once whether it is right, or what is probably wrong. *Run All* "
-               "stops at the first exercise that is not done.",
+    "student": "Where a cell says `# YOUR CODE HERE`, put your answer in the place of the line below it, and run the "
+               "cell. Then run the next cell, `checks.check_...`: it says at once whether the answer is right, or what "
+               "is probably wrong. *Run All* stops at the first exercise that is not done.",
     "solutions": "This is the version with the solutions: they are folded away in the cells of the exercises."}
 # what may be meant as a mark, and what is one for nbgrader alone
 DOUBTFUL = re.compile(r".*(\b(BEGIN|END)[\s_:-]*(SOLUTION|HIDDEN|MARK)|\bAUTOTEST\b).*", re.I)

@@ -10,7 +10,7 @@ import zipfile
 
 import nbformat
 import pytest
-from helpers import LABS, definitions, notebook_path, solutions
+from helpers import LABS, definitions, notebook_path, solutions, tags
 
 from labutils import checks
 from labutils.instructor import cli, labs
@@ -133,6 +133,29 @@ def test_a_release_has_all_that_it_needs(released):
         assert b"BEGIN SOLUTION" not in archive.read(f"student/notebooks/{lab}.ipynb")
 
 
+def hidden_lines():
+    """Return the lines of all solutions and answers (of an answer its sentences) that stand nowhere else in a lab."""
+    hidden, shown = set(), ""
+    for cell in (cell for lab in LABS for cell in read_lab(lab).cells):
+        if {"answer", "instructor"} & set(tags(cell)):
+            hidden.update(part for part in re.split(r"\n|(?<=[.?!]) ", cell.source) if not part.startswith("<"))
+        elif cell.metadata.get("nbgrader", {}).get("solution"):
+            hidden.update(solution_lines(cell))
+        else:
+            shown += cell.source + "\n"
+    return {line for line in map(str.strip, hidden) if len(line) > 12 and line not in shown}
+
+
+def test_no_line_of_a_solution_is_in_any_file_that_a_student_gets(released):
+    lines = hidden_lines()
+    assert len(lines) > 150
+    with zipfile.ZipFile(released / "student.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    found = [(name, line) for line in lines for form in {line, json.dumps(line)[1:-1], json.dumps(
+        line, ensure_ascii=False)[1:-1]} for name, content in files.items() if form.encode() in content]
+    assert found == []
+
+
 @pytest.mark.parametrize("version, targets", [("student", {"lab", "clean"}),
                                               ("solutions", {"lab", "clean", "labs", "full"})])
 def test_a_version_has_a_readme_and_a_makefile_of_its_own(released, version, targets):
@@ -145,6 +168,7 @@ def test_a_version_has_a_readme_and_a_makefile_of_its_own(released, version, tar
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
     assert len(links) == len(LABS) + 1 and all((folder / link).exists() for link in links)
     assert all(part in readme for part in ("make lab\n", "`digits`", "conda env create", "[MIT](LICENSE)"))
+    assert ".venv\\Scripts\\jupyter lab notebooks\n" in readme, "Windows has no make"
     assert ("YOUR CODE HERE" in readme) == (version == "student")
     whole = (PROJECT_ROOT / "README.md").read_text()
     for pattern in (r"Python 3\.11 .*\(.*`python3-venv`\)\.", r"in `\.venv` \(about .* GB, .*?\)"):
