@@ -33,6 +33,8 @@ python3 -m venv ../labs-env
 ../labs-env/bin/jupyter lab {name}.ipynb
 ```
 
+(On Windows `py` for `python3`, and `..\\labs-env\\Scripts\\` for `../labs-env/bin/`.)
+
 ## Data
 
 {data}
