@@ -3,14 +3,15 @@
 import subprocess
 
 import nbformat
+import pytest
 import yaml
-from helpers import LABS
+from helpers import LABS, page_flaws
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labutils.instructor import cli
 from labutils.instructor.grading import SetParameters, make_course
 from labutils.instructor.labs import read_lab
-from labutils.instructor.misconceptions import alike, counts, outcomes
+from labutils.instructor.misconceptions import alike, counts, make_page, outcomes
 from labutils.instructor.release import student_version
 
 SMALL_LABS = {}
@@ -88,6 +89,15 @@ def test_what_a_check_said_is_text_on_the_page_and_lost_hand_ins_are_counted(tmp
     assert cli.main(["misconceptions", str(tmp_path)]) == 0
     page = (tmp_path / "misconceptions.html").read_text()
     assert "&lt;b&gt;Ada&lt;/b&gt; &amp; 3 &lt; 4" in page and "02_vae: 1 hand-in (1 more could not be graded)<" in page
+
+
+@pytest.mark.browser
+def test_the_page_about_a_class_can_be_read_without_eyes_and_without_a_network(browser, tmp_path):
+    path = tmp_path / "autograded/ada/02_vae/02_vae.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(graded(kl=("WrongAnswer", "The sum."), elbo=None), path)
+    flaws = page_flaws(browser, make_page(tmp_path))
+    assert not flaws, "\n".join(flaws)
 
 
 def test_a_course_in_which_nothing_is_graded_is_one_line(tmp_path, capsys):
