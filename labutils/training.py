@@ -20,6 +20,7 @@ from .checkpoints import (
 from .device import get_device, seed_everything
 from .errors import BadValue
 from .images import encode, save_image
+from .limits import cores
 from .paths import make_dir, project_path
 from .plots import LiveDisplay
 from .results import duration
@@ -39,6 +40,7 @@ def set_up(seed, device, out_dir, **counts):
     device = get_device(device)
     make_dir(out_dir)
     keep_memory()
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))    # it takes those of the machine, not the container
     if shell := get_ipython():
         shell.set_custom_exc((KeyboardInterrupt,), show_interrupt)
     print(f"running on {device}")

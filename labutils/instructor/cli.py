@@ -49,13 +49,16 @@ def command_line():
     labs run 02_vae -p beta 4      one lab with another value
     labs release spring-course     versions for students and with solutions
 
-    'labs COMMAND --help' says more.
+    'labs COMMAND --help' says more. A LAB may also be called by its number or the start of its name: labs run 02
     """
+    labs.check_course()
 
 
 def main(arguments=None):
     """Run the command line and return its exit code; every error is one line."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with suppress(AttributeError):      # a terminal or a pipe that lacks a letter gets a question mark
+        sys.stdout.reconfigure(errors="replace")
     with on_signals(signal.default_int_handler):
         try:
             with command_line.make_context("labs", arguments) as context:
@@ -112,8 +115,13 @@ def folder_path(text):
         raise click.BadParameter(f"{text!r}: {reason}; name another folder") from None
 
 
+def full_names(context, parameter, names):
+    """Return the names of the labs that are meant, each once, as `labs.full_name` does; 'classifier' is no lab."""
+    return list(dict.fromkeys(name if name == "classifier" else labs.full_name(name) for name in names))
+
+
 folder_argument = click.argument("folder", type=folder_path, metavar="DIR")
-labs_argument = click.argument("names", nargs=-1, metavar="[LAB]...")
+labs_argument = click.argument("names", nargs=-1, metavar="[LAB]...", callback=full_names)
 AT_LEAST_1 = click.IntRange(min=1)
 
 
@@ -146,7 +154,7 @@ def run(names, quick, parameters, file, out, jobs, scheduler, device, timeout, f
     if scheduler is not None and jobs is not None:
         raise UsageError("--jobs goes without --scheduler, which runs as much at a time as it has workers")
     given = [*parameters, *([("device", device)] if device is not None else [])]
-    planned = plan(list(dict.fromkeys(names)), given, file, quick)
+    planned = plan(names, given, file, quick)
     if scheduler is None:       # a worker may have a device that this machine does not have
         check_device(device)
     profile = "quick" if quick else "full"
@@ -253,7 +261,7 @@ def list_labs(lab):
         for name in labs.lab_names():
             print(f"{name:<14}  {labs.lab_title(name)}")
         return 0
-    for name, about in labs.lab_parameters(lab).items():
+    for name, about in labs.lab_parameters(labs.full_name(lab)).items():
         print(f"{name + ' = ' + about['default']:<34}  {about['help']}")
     return 0
 
@@ -266,7 +274,7 @@ def refresh(names):
     They run at the lesson's values. LAB may also be 'classifier', which judges samples; without any name, all labs are
     refreshed.
     """
-    names = list(dict.fromkeys(names)) or labs.lab_names()
+    names = names or labs.lab_names()
     for name in names:
         if name != "classifier":
             labs.read_lab(name)     # stops here for an unknown or damaged lab, before an hour's work

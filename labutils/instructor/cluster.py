@@ -12,7 +12,7 @@ from pathlib import Path
 from tornado.ioloop import PeriodicCallback
 
 from ..paths import replacing
-from .jobs import report_line
+from .jobs import report_line, share_cores
 from .kernel import Watch, describe
 from .labs import DamagedLab, UsageError, lab_parameters
 from .record import (Outcome, as_json, circumstances, earlier_runs, files_in, fingerprint, new_record, read_run,
@@ -63,7 +63,8 @@ def connect(address):
     """Return a client of the scheduler at `address`; raises `UsageError`."""
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)      # it prints what we report
     try:
-        found = json.loads(Path(address).read_text())["address"] if address.endswith(".json") else address
+        is_file = address.endswith(".json")
+        found = json.loads(Path(address).read_text(encoding="utf-8"))["address"] if is_file else address
         asyncio.run(asyncio.wait_for(greet(found), CONNECT_TIMEOUT))
         return Client(found, timeout=CONNECT_TIMEOUT)
     except (ValueError, LookupError) as error:
@@ -133,6 +134,7 @@ def run_here(job, expected):
     """On a worker: run a job in a temporary folder; return its outcome and what it wrote, {relative path: bytes}."""
     circumstances.cache_clear()     # a worker may live long, and its checkout may change
     check_course(job, expected)
+    share_cores(get_worker().state.nthreads)
     # Dask removes what a killed worker has left in its folder when the next one starts there
     with tempfile.TemporaryDirectory(dir=get_worker().local_directory, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / job.folder

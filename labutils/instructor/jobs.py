@@ -11,7 +11,8 @@ from statistics import median
 
 from tqdm import tqdm
 
-from .kernel import Watch
+from ..limits import cores
+from .kernel import Watch, remove_dead_sockets
 from .labs import DamagedLab, read_lab
 from .record import Outcome, earlier_runs, find_metrics
 from .run import kept_outcomes, run_job
@@ -25,9 +26,8 @@ def run_jobs(jobs, n_workers=1):
     SIGTERM kill the kernels: runs in progress end as "interrupted", with what was executed so far.
     """
     n_workers = max(1, min(n_workers, len(jobs)))
-    if n_workers > 1:
-        # each kernel gets its share of the cores: more threads than cores would slow all of them down
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // n_workers)))
+    share_cores(n_workers)
+    remove_dead_sockets()
     watches, futures, earlier = [Watch() for _ in jobs], [None] * len(jobs), earlier_runs(jobs)
     known, kept = seconds_taken(earlier), kept_outcomes(jobs, earlier)
     with ThreadPoolExecutor(n_workers) as pool, stopping(watches):
@@ -35,6 +35,17 @@ def run_jobs(jobs, n_workers=1):
             futures[i] = pool.submit(run_or_keep, jobs[i], watches[i], kept)
         follow(futures, jobs, watches, known)
     return [future.result() for future in futures]
+
+
+def share_cores(n_kernels):
+    """Give each of so many kernels its share of the cores, unless OMP_NUM_THREADS says what a kernel gets.
+
+    More threads than cores would wait for one another. One kernel that may use the whole machine is left alone: torch
+    knows best what to do with two threads of one core.
+    """
+    found = cores()
+    if n_kernels > 1 or found < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, found // n_kernels)))
 
 
 def longest_first(jobs, known):
@@ -133,6 +144,6 @@ def seconds_taken(runs):
 def report_line(outcome):
     """Print how a run ended, at once, and return the outcome."""
     text = f"{outcome.name or outcome.lab}: {outcome.status}, {outcome.seconds:.0f} s"
-    text += f": {outcome.error}" if outcome.error else " (kept from an earlier run)" if outcome.kept else ""
+    text += f": {outcome.error}" if outcome.error else f" ({outcome.kept})" if outcome.kept else ""
     tqdm.write(text, file=sys.stderr)       # above the lines that are redrawn
     return outcome

@@ -4,7 +4,11 @@ Packages are imported where they are used: `labs doctor` has to start even if on
 """
 
 import ast
+import os
+import sys
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 from ..paths import PROJECT_ROOT
 
@@ -20,15 +24,61 @@ class DamagedLab(UsageError):
 
 
 def lab_names():
-    """Return the names of all labs, in the order of the course."""
-    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+def check_course():
+    """Raise `UsageError` in a course whose environment belongs to another one, or if that environment is called.
+
+    An environment leads to the folder in which it was made. So a copy of that folder would work on the original.
+    """
+    with suppress(OSError):     # the folder that we are in is gone
+        here = Path.cwd().resolve()
+        if course := next(filter(is_course, (here, *here.parents)), None):
+            return refuse_other(course)
+    asked_for = [Path(folder).resolve() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if PROJECT_ROOT not in asked_for:
+        for program in (Path(sys.prefix, "bin", "python"), Path(sys.argv[0])):      # .venv/bin/labs, of a course
+            for course in filter(is_course, [*program.parent.resolve().parents][1:2]):
+                refuse_other(course)
 
 
-def lab_path(name, source=""):
-    """Return the notebook of a lab; raises `UsageError` for an unknown one, which names the `source` of the name."""
-    if name not in lab_names():
-        raise UsageError(f"{source} there is no lab {name!r}; the labs are: {', '.join(lab_names())}".lstrip())
-    return NOTEBOOKS / f"{name}.ipynb"
+def is_course(folder):
+    """Tell whether a folder is that of a course: this one, a copy, or one that was handed out."""
+    return (folder / "pyproject.toml").is_file() and (folder / "labutils" / "__init__.py").is_file()
+
+
+def refuse_other(course):
+    """Raise `UsageError` unless a course is the one that these modules belong to."""
+    if course != PROJECT_ROOT:
+        raise UsageError(f"{course} would work on the labs of {PROJECT_ROOT}, since its .venv, or this command, was "
+                         f"made there; make one of its own: delete {course / '.venv'}, if there is one, and type make "
+                         f"in {course}; for the other labs, call labs in {PROJECT_ROOT}")
+
+
+    """Return the names of all labs, in the order of the course; raises `UsageError` if there is none."""
+    names = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not names:
+        raise UsageError(f"there are no labs in {NOTEBOOKS}: labutils was installed without its course; call labs in "
+                         "the folder of the course, after: pip install -c constraints.txt -e .")
+    return names
+
+
+def full_name(start, source=""):
+    """Return the name of the lab that is meant by its name, the start of it, or its number.
+
+    Raises `UsageError` if it is none or may be several; the message begins with the `source` of the name.
+    """
+    start, names = str(start), lab_names()
+    found = [name for name in names if name.startswith(start or " ")
+             or start.isdecimal() and int(name[:2]) == int(start)]
+    if start in names or len(found) == 1:
+        return start if start in names else found[0]
+    fault = f"{start!r} is the start of {', '.join(found)}; say which" if found else (
+        f"there is no lab {start!r}; the labs are: {', '.join(names)}")
+    raise UsageError(f"{source} {fault}".lstrip())
+
+
+def lab_path(name):
+    """Return the notebook of a lab; raises `UsageError` as `full_name` does."""
+    return NOTEBOOKS / f"{full_name(name)}.ipynb"
 
 
 def read_lab(name):

@@ -48,14 +48,17 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a run ended: "ok", "failed" or "interrupted"; its metrics, or the error; `kept`: it is an earlier run."""
+    """How a run ended: "ok", "failed" or "interrupted"; its metrics, or the error.
+
+    kept    of an earlier run that is not repeated: a line that says so
+    """
     lab: str
     status: str
     seconds: float
     metrics: dict
     error: str = ""
     name: str = ""
-    kept: bool = False
+    kept: str = ""
 
 
 @dataclass
@@ -195,7 +198,7 @@ def circumstances():
 def git(*arguments):
     """Return the output of git for the project."""
     return subprocess.run(["git", "--no-optional-locks", "-C", PROJECT_ROOT, *arguments], check=True, timeout=30,
-                          capture_output=True, text=True).stdout
+                          capture_output=True, text=True, encoding="utf-8").stdout
 
 
 # ------------------------------------------------------------------------------------ fingerprint

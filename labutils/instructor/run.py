@@ -12,6 +12,8 @@ from .pages import as_page
 from .record import (Outcome, Run, as_json, files_in, find_metrics, fingerprint, new_record, read_run, remove_files,
                      remove_half_written, write_text)
 
+KEPT = "kept from an earlier run"
+
 
 def run_job(job, watch=None):
     """Run one lab and return its `Outcome`; never raises for a fault of the lab or of the disk.
@@ -65,7 +67,9 @@ class Runner:
         """Return (status, error); `stopped`: a signal ended the lab."""
         if not self.faults:
             return "ok", ""
-        return ("interrupted", self.watch.where_stopped()) if stopped else ("failed", describe(self.faults[0]))
+        if stopped:
+            return "interrupted", f"stopped {self.watch.where()}"
+        return "failed", describe(self.faults[0], self.watch)
 
     def prepare(self):
         """Make the folder, and remove what an earlier run has left there, unless it is resumed."""
@@ -88,6 +92,8 @@ class Runner:
     def execute(self):
         """Execute the lab's notebook; raises what stopped it."""
         parameters = self.job.parameters | {"out_dir": str(self.job.folder)}
+        if above := tensorboard_dir(self.job):      # in one folder, two runs would be one curve
+            parameters["tensorboard_dir"] = f"{above}/{self.job.name}"
         if self.record.resumed:
             parameters["resume"] = True
         execute(lab_path(self.job.lab), parameters, self.watch, self.autosave, self.job.timeout)
@@ -123,6 +129,11 @@ class Runner:
         write_text(self.job.folder / "run.json", as_json(self.record))
 
 
+def tensorboard_dir(job):
+    """Return the folder for TensorBoard's event files that a job names, or that its lab has as its own."""
+    return effective_parameters(job.lab, job.parameters).get("tensorboard_dir")
+
+
 def remove_states(folder):
     """Remove the states of trainings: they are larger than the networks, and of no use after a run that went well."""
     for state in folder.glob("*.state"):
@@ -150,11 +161,12 @@ def kept_outcomes(jobs, earlier):
     for job in jobs:
         try:
             key = None if job.force else fingerprint(job)
+            note = KEPT + ("; --force runs it again, for TensorBoard" if tensorboard_dir(job) else "")
         except (OSError, ValueError):       # the run will report the fault
             continue
         for run in (in_folder.get(job.folder), elsewhere.get(key)):
             if key and run and run.fingerprint == key:
-                kept.setdefault(job.folder, Outcome(job.lab, "ok", run.seconds, run.metrics, name=run.name, kept=True))
+                kept.setdefault(job.folder, Outcome(job.lab, "ok", run.seconds, run.metrics, "", run.name, note))
     return kept
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 @contextmanager
 def on_signals(handler):
     """Have Ctrl-C, SIGTERM and a closed terminal call `handler` as long as the block lasts."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP")     # Windows has no SIGHUP
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")     # the last: a closed terminal of Windows
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()    # the only one that may
     before = {number: signal.signal(number, handler) for number in numbers

@@ -18,22 +18,21 @@ UNSAFE = re.compile(r"[^\w.+-]")    # in the name of a folder
 def plan(names, given, file=None, quick=False):
     """Return the `Job`s that are asked for, each once and in a folder that is a mere name; raises `UsageError`.
 
-    names   labs; none: those of the file, or all
+    names   labs, or their starts or numbers; none: those of the file, or all
     given   `(parameter, text)` pairs of the command line, which replace what the file says; a comma separates values
     file    a YAML list of runs, such as `{lab: 02_vae, seed: [0, 1]}`; one without a lab is for all labs
     quick   start from the reduced settings
     """
-    chosen = names or labs.lab_names()
-    asked = {name: [] for name in chosen if labs.lab_path(name)}
+    chosen = list(map(labs.full_name, names)) or labs.lab_names()
+    asked = {name: [] for name in chosen}
     for source, request in read_requests(file) if file else [("", {})]:
         if request.get("lab") == []:
             raise UsageError(f"{source} lab: the list is empty; name a lab, or leave 'lab' out for all of them")
         several = request.pop("lab", chosen)
-        for lab in several if isinstance(several, list) else [several]:
-            labs.lab_path(lab, source)
-            if lab in asked:
+        for name in several if isinstance(several, list) else [several]:
+            if (lab := labs.full_name(name, source)) in asked:
                 asked[lab] += combinations(lab, request, source, given, quick)
-    if missing := [name for name in names if not asked[name]]:
+    if missing := [name for name in chosen if names and not asked[name]]:
         raise UsageError(f"-f {file}: it has no run of {missing[0]!r}; leave that name out, or add a run")
     return [job for lab, parameters in asked.items() for job in named_jobs(lab, parameters)]
 
@@ -77,8 +76,9 @@ def named_jobs(lab, several):
     jobs = []
     for parameters in several:
         values = [f"{name}={UNSAFE.sub('_', str(parameters[name]))[:40]}" for name in varied if name in parameters]
-        folder = ",".join([lab, *values]).encode()[:200]        # file systems count bytes, up to 255
-        jobs.append(Job(lab, parameters, Path(folder.decode(errors="ignore"))))
+        # file systems count bytes, up to 255 a name; Windows allows 260 a path, and drops a dot at the end of a name
+        folder = ",".join([lab, *values]).encode()[:120].decode(errors="ignore").rstrip(".")
+        jobs.append(Job(lab, parameters, Path(folder)))
     uses = Counter(job.name.casefold() for job in jobs)     # for some file systems A and a are the same
     return [job._replace(folder=Path(f"{job.name},{short_hash(job)}")) if uses[job.name.casefold()] > 1 else job
             for job in jobs]

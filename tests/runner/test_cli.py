@@ -1,15 +1,19 @@
 """The command line: a mistake is one line that names the value and the way out; nothing is left half-written."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
-from helpers import quick, read_json, write_lab
+from helpers import BIN, quick, read_json, write_lab
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from labutils.data import SOURCES
 from labutils.instructor import cli, labs
+from labutils.paths import PROJECT_ROOT
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,8 @@ USAGE = [
     (["run", "03_vea"], ["labs run: ", "'03_vea'", "01_good"]),
     (["run", ""], ["''", "01_good"]),
     (["run", "../01_good"], ["'../01_good'", "01_good"]),
+    (["run", "0"], ["'0' is the start of 01_good, 02_unclosed,", "say which"]),
+    *[(["run", name], [repr(name), "there is no lab", "01_good"]) for name in ("good", "1_good", "7", "010", "*")],
     (["run", "01_good.ipynb"], ["'01_good.ipynb'", "01_good"]),
     ([*RUN, "--wrong"], ["--wrong"]),
     ([*RUN, "-p", "epoch", "3"], ["01_good", "'epoch'", "epochs"]),
@@ -149,20 +155,21 @@ words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
                                             ["run", "01_good", "--device"], ["run", "01_good", "--jobs"]]))
 def test_any_text_as_an_argument_is_refused(at_course, capsys, text, command):
     assume(not re.match("--help|--$|auto|cpu", text) and not (text.isdecimal() and int(text)))
-    assume(text not in SOURCES and text not in labs.lab_names())        # hypothesis takes words out of the sources
+    # hypothesis takes words out of the sources
+    assume(text not in SOURCES and text != "classifier" and not re.match("0[1-6]", text))
     code, line = refused(capsys, [*command, text])
     assert code == 2
 
 
 @quick
-@given(text=words, type_name=st.sampled_from(["int", "float", "bool", "str"]))
+@given(text=words, type_name=st.sampled_from(["int", "float", "bool", "str", "Optional[int]", "Optional[str]"]))
 def test_any_text_as_a_value_has_the_parameters_type_or_is_refused(text, type_name):
     try:
         value = labs.parse_value("name", text, type_name, "-p")
     except labs.UsageError as error:
         assert repr(text)[1:-1] in repr(str(error)) and type_name in str(error)
     else:
-        assert value is None or type(value).__name__ == type_name
+        assert type(value).__name__ in type_name or value is None and "Optional" in type_name
 
 
 def test_list_names_labs_and_parameters(at_course, monkeypatch, tmp_path, capsys):
@@ -173,6 +180,100 @@ def test_list_names_labs_and_parameters(at_course, monkeypatch, tmp_path, capsys
         write_lab(tmp_path, name)
     assert cli.main(["list"]) == 0
     assert capsys.readouterr().out == "01_good         Lab 01_good\n02_other        Lab 02_other\n"
+
+
+@pytest.mark.parametrize("name", ["1", "01", "01_", "01_g", "01_good"])
+def test_a_lab_may_be_called_by_its_number_or_the_start_of_its_name(at_course, monkeypatch, tmp_path, capsys, name):
+    asked = []
+    monkeypatch.setattr(cli, "execute_jobs", lambda jobs, *_: asked.extend(job.name for job in jobs) or 0)
+    assert cli.main(["run", name, "01_good", "--out", str(tmp_path / "out")]) == 0 and asked == ["01_good"]
+    (tmp_path / "runs.yml").write_text(f"- {{lab: {name}, epochs: 3}}\n- {{lab: ['{name}'], epochs: 4}}")
+    assert cli.main(["run", "-f", str(tmp_path / "runs.yml"), "--out", str(tmp_path / "out")]) == 0
+    assert asked[1:] == ["01_good,epochs=3", "01_good,epochs=4"]
+    assert cli.main(["list", name]) == 0 and "epochs = 2" in capsys.readouterr().out
+    assert cli.main(["release", str(tmp_path / "new"), name]) == 0
+    assert [path.name for path in (tmp_path / "new/student/notebooks").glob("*.ipynb")] == ["01_good.ipynb"]
+
+
+def test_the_name_of_a_lab_is_itself_although_another_one_begins_with_it(monkeypatch, tmp_path):
+    for name in ("02_vae", "02_vae_more", "03_x"):
+        write_lab(tmp_path, name)
+    monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path)
+    assert labs.full_name("02_vae") == "02_vae" and labs.full_name("02_vae_") == "02_vae_more"
+    with pytest.raises(labs.UsageError, match="'02' is the start of 02_vae, 02_vae_more; say which"):
+        labs.full_name("02")
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "01"], ["run"], ["run", "--quick"], ["run", "01_good"],
+                                       ["refresh"], ["release", "new"], ["release", "--nbgrader", "new"], ["student"]])
+def test_without_labs_a_command_says_so(monkeypatch, tmp_path, capsys, arguments):
+    """As where labutils was installed without the folder of its course."""
+    monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    code, line = refused(capsys, arguments)
+    assert code == 2 and f"there are no labs in {tmp_path / 'notebooks'}" in line and "pip install" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------ copies of a course
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the course with its environment, as far as it can be told by its files."""
+    for name in ("pyproject.toml", "labutils/__init__.py", ".venv/bin/labs", "notebooks/01_good.ipynb"):
+        (tmp_path / "copied" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copied" / name).touch()
+    return tmp_path / "copied"
+
+
+def refused_as_a_copy(capsys, folder, *arguments):
+    code, line = refused(capsys, arguments)
+    return code == 2 and all(part in line for part in (str(folder), str(PROJECT_ROOT), ".venv", "make"))
+
+
+@pytest.mark.parametrize("below", [".", "notebooks", "labutils"])
+def test_in_a_copy_of_the_course_the_command_refuses_to_work_on_the_original(copied, monkeypatch, capsys, below):
+    monkeypatch.chdir(copied / below)
+    for arguments in (["run", "--quick"], ["list"], ["release", "new"], ["student"], ["doctor"]):
+        assert refused_as_a_copy(capsys, copied, *arguments), arguments
+    assert not (copied / below / "new").exists() and not (copied / "student").exists()
+
+
+@pytest.mark.parametrize("found", ["prefix", "program"])
+def test_the_environment_of_a_copy_is_refused_from_anywhere(copied, tmp_path, monkeypatch, capsys, found):
+    monkeypatch.chdir(tmp_path)
+    if found == "prefix":       # .venv/bin/python -m labutils.instructor.cli
+        monkeypatch.setattr(sys, "prefix", str(copied / ".venv"))
+    else:                       # .venv/bin/labs, whose first line still names the Python of the original
+        monkeypatch.setattr(sys, "argv", [str(copied / ".venv/bin/labs")])
+    assert refused_as_a_copy(capsys, copied, "list")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(PROJECT_ROOT)]))      # somebody wants it so
+    assert cli.main(["list"]) == 0
+
+
+def test_elsewhere_and_in_the_course_itself_the_command_works(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(PROJECT_ROOT)
+    (tmp_path / "project/labutils").mkdir(parents=True)     # no course: it has no pyproject.toml
+    (tmp_path / "project/labutils/__init__.py").touch()
+    for folder in (tmp_path, tmp_path / "project", tmp_path / "link", tmp_path / "link/notebooks", PROJECT_ROOT):
+        monkeypatch.chdir(folder)
+        assert cli.main(["list"]) == 0
+
+
+def test_a_second_checkout_whose_own_modules_are_used_is_no_copy(copied, monkeypatch):
+    monkeypatch.setattr(labs, "PROJECT_ROOT", copied)
+    monkeypatch.chdir(copied)
+    assert cli.main(["list"]) == 0
+
+
+def test_a_letter_that_a_pipe_lacks_ends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path)
+    write_lab(tmp_path, "01_Fréchet")
+    program = ("import sys; from pathlib import Path; from labutils.instructor import cli, labs\n"
+               "labs.NOTEBOOKS = Path(sys.argv[1]); sys.exit(cli.main(['list']))")
+    done = subprocess.run([BIN / "python", "-c", program, tmp_path], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (0, "01_Fr?chet      Lab 01_Fr?chet\n"), done.stderr
 
 
 @pytest.mark.parametrize("arguments, part", [

@@ -5,10 +5,13 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
@@ -19,13 +22,14 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from helpers import PATIENCE, RESULT, read_json, until, write_lab
+from helpers import BIN, PARAMETERS, PATIENCE, RESULT, read_json, until, write_lab
+from nbclient.exceptions import DeadKernelError
 
 from labutils.instructor import cli, jobs, kernel, labs, record, run
 from labutils.instructor.kernel import Watch
 from labutils.instructor.record import Job, Outcome, earlier_runs
 from labutils.instructor.run import kept_outcomes, run_job, table
-from labutils.paths import replacing
+from labutils.paths import PROJECT_ROOT, replacing
 from labutils.results import METRICS_TYPE
 
 BEGUN = ("import os, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"     # tells it by a pipe
@@ -45,7 +49,8 @@ SMALL_LABS = {
     "10_silent": ["print('before')"],
 }
 # a test run in the background, or under nohup, ignores signals
-PROGRAM = ("import signal, sys; from pathlib import Path; from labutils.instructor import cli, labs\n"
+PROGRAM = ("import os, signal, sys; from pathlib import Path; from labutils.instructor import cli, labs\n"
+           "sys.executable = os.environ.get('PYTHON_OF_KERNELS', sys.executable)\n"
            "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
            "labs.NOTEBOOKS = Path(sys.argv[1]); sys.exit(cli.main(sys.argv[2:]))")
 
@@ -73,7 +78,7 @@ def started(notebooks):
 
     def start(*arguments, **options):
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-        processes.append(subprocess.Popen([sys.executable, "-c", PROGRAM, notebooks, *map(str, arguments)], **options))
+        processes.append(subprocess.Popen([BIN / "python", "-c", PROGRAM, notebooks, *map(str, arguments)], **options))
         return processes[-1]
     yield start
     for process in processes:
@@ -301,7 +306,8 @@ def test_each_failure_is_told_and_stops_nobody_else(notebooks, tmp_path, capsys,
     out = tmp_path / "out"
     (notebooks / "03_waits.ipynb").write_text("{not json")
     reasons = {"05_raises": "RuntimeError: <b>one</b> (cell 4)", "10_silent": "show_results was not called in it",
-               "06_dies": "DeadKernelError: Kernel died", "07_hangs": "CellTimeoutError: ",
+               "06_dies": "killed in cell 5 of 6 by SIGKILL, while it held 0.",
+               "07_hangs": "stopped in cell 5 of 6, which took longer than 20 s; --timeout SECONDS allows more",
                "03_waits": "03_waits.ipynb is not a notebook; restore it with git checkout"}
     names = ["05_raises", "06_dies", "01_good", "03_waits", "10_silent", "07_hangs", "04_good"]
     assert cli.main(["run", *names, "--out", str(out), "--jobs", str(n_jobs), "--timeout", "20"]) == 1
@@ -322,11 +328,12 @@ def test_each_failure_is_told_and_stops_nobody_else(notebooks, tmp_path, capsys,
 
 
 def kernel_that(command, folder, monkeypatch):
-    """Replace the kernel by a shell command."""
-    spec = folder / "jupyter/kernels/python3/kernel.json"
-    spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"argv": ["sh", "-c", command], "display_name": "Python 3", "language": "python"}))
-    monkeypatch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+    """Replace the Python of the kernels by a shell command."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{command}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("PYTHON_OF_KERNELS", str(program))
 
 
 @pytest.mark.parametrize("command, reason", [("echo $$ > {}; exec sleep 600", "Kernel didn't respond in 2 seconds"),
@@ -338,13 +345,12 @@ def test_a_kernel_that_never_starts_is_a_failure_and_is_gone(begun, notebooks, t
     assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 1
     about = read_json(tmp_path / "out/01_good/run.json")
     assert about["status"] == "failed" and reason in about["error"] and hidden(tmp_path / "out") == []
+    assert "(before its first cell); 'labs doctor' examines" in about["error"]
     assert not psutil.pid_exists(int(os.read(os.open(notebooks / "pipe", os.O_RDONLY | os.O_NONBLOCK), 100)))
 
 
 def test_a_command_that_is_not_there_is_a_failure(notebooks, tmp_path, monkeypatch):
-    kernel_that("", tmp_path, monkeypatch)
-    spec = tmp_path / "jupyter/kernels/python3/kernel.json"
-    spec.write_text(spec.read_text().replace('"sh"', '"/nowhere/python"'))
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 1
     assert "/nowhere/python" in read_json(tmp_path / "out/01_good/run.json")["error"]
 
@@ -420,7 +426,7 @@ def test_a_run_is_kept_only_if_it_is_whole_and_nothing_has_changed(notebooks, tm
         (job.folder / "run.json").write_text(json.dumps({**good, **values}))
         (job.folder / "results.json").write_text(metrics)
         return kept(job)
-    assert kept_after() == Outcome("01_good", "ok", 3, {"loss": 2}, "", "01_good", True)
+    assert kept_after() == Outcome("01_good", "ok", 3, {"loss": 2}, "", "01_good", run.KEPT)
     assert kept_after(job._replace(force=True)) is None
     assert kept_after(job._replace(parameters={"value": 3})) is None and kept_after(job._replace(lab="04_good")) is None
     assert kept_after(status="failed") is kept_after(status="interrupted") is kept_after(fingerprint=None) is None
@@ -543,12 +549,26 @@ def test_the_revision_is_the_projects_own(tmp_path, monkeypatch):
 
 def test_jobs_share_the_cores(notebooks, tmp_path, monkeypatch):
     write_lab(notebooks, "01_good", ["import os\nvalue = int(os.environ.get('OMP_NUM_THREADS', 0))", RESULT])
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    for n_jobs, seeds, expected in ((1, "0", 0), (8, "0", 0), (8, "0,1", 4)):
+    monkeypatch.setattr(jobs, "cores", lambda: 6)
+    for n_cores, n_jobs, seeds, expected in ((6, 1, "0", 0), (64, 8, "0", 6), (64, 8, "0,1", 3)):
+        monkeypatch.setattr(os, "cpu_count", lambda: n_cores)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         arguments = ["run", "01_good", "-p", "seed", seeds, "--jobs", str(n_jobs), "--out", str(tmp_path), "--force"]
         assert cli.main(arguments) == 0
         assert read_json(tmp_path / f"01_good{',seed=1' if ',' in seeds else ''}/results.json")["loss"] == expected
+
+
+@pytest.mark.parametrize("n_cores, n_kernels, set_by_user, expected", [
+    (2, 2, None, "1"), (2, 3, None, "1"), (7, 2, None, "3"), (64, 2, None, "32"), (64, 2, "5", "5"),
+    (64, 1, None, None), (2, 1, None, "2"), (2, 1, "64", "64")])
+def test_a_kernel_gets_its_share_of_what_the_command_may_use(monkeypatch, n_cores, n_kernels, set_by_user, expected):
+    monkeypatch.setattr(jobs, "cores", lambda: n_cores)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setenv("OMP_NUM_THREADS", set_by_user or "")
+    if set_by_user is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    jobs.share_cores(n_kernels)
+    assert os.environ.get("OMP_NUM_THREADS") == expected
 
 
 def test_each_kernel_works_in_the_folder_of_the_notebooks(notebooks, tmp_path):
@@ -560,15 +580,104 @@ def test_each_kernel_works_in_the_folder_of_the_notebooks(notebooks, tmp_path):
     assert os.getcwd() == here
 
 
+LOOK = ("import json, os, pathlib, sys\nimport labutils\nfrom ipykernel.connect import get_connection_info\n"
+        "about = get_connection_info(unpack=True)\n"
+        "found = {'transport': about['transport'], 'ip': about['ip'], 'python': sys.executable, "
+        "'labutils': labutils.__file__}\npathlib.Path(out_dir, 'kernel.json').write_text(json.dumps(found))")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
-def test_a_kernel_listens_on_files_since_another_process_may_take_a_free_port(notebooks, tmp_path):
-    look = ("import json, pathlib\nfrom ipykernel.connect import get_connection_info\n"
-            "pathlib.Path(out_dir, 'kernel.json').write_text(get_connection_info())")
-    write_lab(notebooks, "01_good", [look, RESULT])
-    assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 0
-    about = read_json(tmp_path / "out/01_good/kernel.json")
-    assert about["transport"] == "ipc"
-    assert not list(Path(about["ip"]).parent.glob(f"{Path(about['ip']).name}*")), "the files of its sockets are gone"
+@pytest.mark.parametrize("folder, transport", [("short", "ipc"), ("x" * 90, "tcp")])
+def test_a_kernel_listens_on_files_where_their_path_is_not_too_long(notebooks, tmp_path, monkeypatch, folder,
+                                                                     transport):
+    """A free port may be taken by another process. It is our kernel, whatever python3 a user has installed."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        temporary, spec = Path(short) / folder, tmp_path / "jupyter/kernels/python3/kernel.json"
+        temporary.mkdir()
+        spec.parent.mkdir(parents=True)
+        spec.write_text(json.dumps({"argv": ["false"], "display_name": "Python 3", "language": "python"}))
+        for name, value in {"JUPYTER_PATH": tmp_path / "jupyter", "PYTHONPATH": "."}.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        write_lab(notebooks, "01_good", [LOOK, RESULT])
+        (notebooks / "labutils").mkdir()        # where the kernel starts; a relative path must not lead there
+        (notebooks / "labutils/__init__.py").write_text("")
+        path = notebooks / "01_good.ipynb"
+        path.write_text(path.read_text().replace('"name": "python3"', '"name": "of-the-author"'))
+        assert cli.main(["run", "01_good", "--out", str(tmp_path / "out")]) == 0
+        about = read_json(tmp_path / "out/01_good/kernel.json")
+        assert about["transport"] == transport and (transport == "tcp" or about["ip"].startswith(str(temporary)))
+        assert about["python"] == sys.executable and Path(about["labutils"]).parents[1] == PROJECT_ROOT
+        assert list(temporary.iterdir()) == [], "the files of its sockets are gone"
+
+
+def test_sockets_of_killed_runners_go_and_nothing_else(tmp_path, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        sockets = [socket.socket(socket.AF_UNIX) for _ in range(4)]
+        for open_one, name in zip(sockets, ("labs-dead-1", "labs-alive-1", "labs-new-1", "other-1")):
+            open_one.bind(f"{folder}/{name}")
+            if name != "labs-new-1":
+                os.utime(f"{folder}/{name}", (0, 0))
+        sockets[1].listen()
+        for name in ("labs-file-1", "labs-file"):
+            Path(folder, name).write_text("")
+            os.utime(f"{folder}/{name}", (0, 0))
+        for number in (0, 2, 3):
+            sockets[number].close()
+        kernel.remove_dead_sockets()
+        assert sorted(os.listdir(folder)) == ["labs-alive-1", "labs-file", "labs-file-1", "labs-new-1", "other-1"]
+        sockets[1].close()
+
+
+@pytest.mark.parametrize("exit_code, peak, kills, parts", [
+    (-9, 7.9e9, 0, ["killed in cell 2 of 3, probably for want of memory: it held 7.9 of 8.0 GB; a smaller batch_size"]),
+    (-9, 0.4e9, 1, ["killed in cell 2 of 3, probably for want of memory: it held 0.4 of 8.0 GB"]),
+    (-9, 0.4e9, 0, ["killed in cell 2 of 3 by SIGKILL, while it held 0.4 of 8.0 GB of memory; run it again"]),
+    (-11, 7.9e9, 0, ["killed in cell 2 of 3 by SIGSEGV, while it held 7.9 of 8.0 GB", "'labs doctor'"]),
+    (3, 7.9e9, 1, ["the kernel ended in cell 2 of 3 with exit code 3; 'labs doctor'"]),
+    (None, 0, 0, ["the kernel ended in cell 2 of 3; 'labs doctor'"])])
+def test_a_death_is_told_with_its_place_and_cause(monkeypatch, exit_code, peak, kills, parts):
+    watch = Watch()
+    watch.notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("") for _ in range(3)])
+    watch.cell, watch.exit_code, watch.peak_memory = 2, exit_code, peak
+    monkeypatch.setattr(kernel, "memory_limit", lambda machine: 8e9)
+    monkeypatch.setattr(kernel, "out_of_memory_kills", lambda: kills)
+    line = kernel.describe(DeadKernelError("Kernel died"), watch)
+    assert all(part in line for part in parts) and "\n" not in line
+
+
+@pytest.mark.slow
+def test_a_kernel_that_had_all_the_memory_is_told_alike_everywhere(notebooks, tmp_path, monkeypatch, capsys):
+    """Measured while its cell goes on, since the dead cannot be asked."""
+    monkeypatch.setattr(kernel, "memory_limit", lambda machine: 250e6)
+    write_lab(notebooks, "06_dies", ["import os, signal, time\nblock = b'1' * (200 << 20)\ntime.sleep(2)\n"
+                                     "os.kill(os.getpid(), signal.SIGKILL)", RESULT])
+    out = tmp_path / "out"
+    assert cli.main(["run", "06_dies", "01_good", "--out", str(out)]) == 1
+    line = read_json(out / "06_dies/run.json")["error"]
+    assert re.fullmatch("killed in cell 4 of 5, probably for want of memory: it held 0.[3-6] of 0.2 GB; "
+                        "a smaller batch_size or limit needs less", line)
+    printed = capsys.readouterr()
+    assert line in printed.out and line in printed.err and line in (out / "results.csv").read_text("utf-8")
+    assert line in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_each_run_has_a_folder_for_tensorboard_and_a_kept_one_says_that_it_writes_nothing(notebooks, tmp_path, capsys):
+    """In one folder, two runs would be one curve."""
+    write_lab(notebooks, "01_good", ["open(out_dir + '/told.txt', 'w').write(str(tensorboard_dir))", RESULT],
+              PARAMETERS + "\ntensorboard_dir: str = None  # events")
+    arguments = ["run", "01_good", "-p", "seed", "0,1", "--out", str(tmp_path)]
+
+    def told():
+        return [(tmp_path / f"01_good,seed={seed}/told.txt").read_text() for seed in (0, 1)]
+    assert cli.main(arguments) == 0 and told() == ["None", "None"]
+    assert "TensorBoard" not in capsys.readouterr().err
+    arguments += ["-p", "tensorboard_dir", "events"]
+    assert cli.main(arguments) == 0 and told() == ["None", "None"]
+    assert capsys.readouterr().err.count("(kept from an earlier run; --force runs it again, for TensorBoard)") == 2
+    assert cli.main([*arguments, "--force"]) == 0
+    assert told() == ["events/01_good,seed=0", "events/01_good,seed=1"]
 
 
 def test_the_table_says_what_failed():

@@ -85,6 +85,15 @@ def test_long_values_in_any_script_make_folders_that_a_disk_takes(notebooks, tmp
     assert len(set(found)) == 4
 
 
+def test_names_of_folders_hold_on_windows_too():
+    """No dot at the end, which it drops; none of its signs; room for the folders above and the files below."""
+    found = names(["01_one"], [("dataset", rf"a.,a,b:c,b?c,x<y>|,c\d,{'e' * 90}"), ("value", "1000000000,2000000000"),
+                               ("rate", "1.23456789012345,2.3"), ("epochs", "100000000,200000000")])
+    assert len({name.casefold() for name in found}) == 7 * 8 and max(map(len, found)) < 140
+    assert not any(set(name) & set('<>:"/\\|?*') or name.endswith((".", " ")) for name in found)
+    assert names(["01_one"], [("dataset", "a.,b")]) == ["01_one,dataset=a", "01_one,dataset=b"]
+
+
 def test_negative_numbers_are_values(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(cli, "execute_jobs", lambda jobs, *_: asked.extend(jobs) or 0)
