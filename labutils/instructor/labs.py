@@ -23,7 +23,6 @@ class DamagedLab(UsageError):
     """The file of a lab is not a notebook."""
 
 
-def lab_names():
 def check_course():
     """Raise `UsageError` in a course whose environment belongs to another one, or if that environment is called.
 
@@ -53,6 +52,7 @@ def refuse_other(course):
                          f"in {course}; for the other labs, call labs in {PROJECT_ROOT}")
 
 
+def lab_names():
     """Return the names of all labs, in the order of the course; raises `UsageError` if there is none."""
     names = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not names:
