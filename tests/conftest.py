@@ -6,10 +6,11 @@ import http.server
 import shutil
 import signal
 import threading
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from helpers import idx, write_picture
+from helpers import idx, no_proxy, write_picture
 
 from labutils.data import SOURCES
 from labutils.data.idx import FILES
@@ -53,7 +54,7 @@ def no_data(tmp_path, monkeypatch):
 @pytest.fixture
 def offline(monkeypatch):
     """No server answers."""
-    monkeypatch.setattr("labutils.data.source.any_answers", lambda urls: False)
+    monkeypatch.setattr("labutils.data.source.why_silent", lambda urls: "no server answers")
 
 
 @pytest.fixture
@@ -92,6 +93,9 @@ def mirror(tiny, tmp_path, monkeypatch):
         def log_message(self, *_):
             pass
 
+        def translate_path(self, path):     # a proxy is asked for a whole address
+            return super().translate_path(urlsplit(path).path)
+
         def do_GET(self):
             log.append(self.path)
             super().do_GET()
@@ -99,6 +103,7 @@ def mirror(tiny, tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     monkeypatch.setattr(MNIST, "resources", resources)
+    no_proxy(monkeypatch)
     yield tmp_path, site, log
     server.shutdown()
 

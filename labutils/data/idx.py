@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import torch
 
-from .source import DatasetError, DownloadedSource
+from .source import DatasetError, DownloadedSource, simple
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",
          "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -21,7 +21,7 @@ class IdxSource(DownloadedSource):
          serve where the others are not published.
     """
 
-    md5 = ()
+    files, md5 = FILES, ()
 
     @property
     def subfolder(self):
@@ -30,9 +30,41 @@ class IdxSource(DownloadedSource):
     def has_all(self, folder):
         return all(self.path(folder, file) for file in FILES)
 
+    def places(self, root):
+        """Return `NAME/raw`, then where the files land by mistake: one folder higher, lower or of another spelling."""
+        folders = sorted(root.iterdir()) if root.is_dir() else []
+        named = [path for path in folders if simple(path.name) == simple(self.torchvision_name) and path.is_dir()]
+        places = [base / below for base in (*named, root)
+                  for below in ("raw", "", self.subfolder, f"raw/{self.subfolder}")]
+        return list(dict.fromkeys([root / self.subfolder, *places]))
+
+    def owns(self, folder):
+        """Tell whether a folder has the set's name, or else its smallest file the set's checksum."""
+        if simple((folder.parent if folder.name == "raw" else folder).name) == simple(self.torchvision_name):
+            return True
+        file = next((file for file in reversed(FILES) if self.path(folder, file)), None)
+        if not file or not self.md5 and self.path(folder, file).suffix != ".gz":
+            return False        # only header and length could be verified, which another set may have as well
+        try:
+            return bool(len(self.read_file(folder, file)))
+        except DatasetError:
+            return False
+
+    def names(self):
+        return f"{super().names()} (packed, with .gz, or not)"
+
     def path(self, folder, file):
-        """Return the path of an IDX file in `folder`, raw or gzipped, or None."""
-        return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
+        """Return the path of an IDX file in `folder`, raw or gzipped, spelled with - or . before idx; or None.
+
+        Kaggle's archive has some of them in a folder of the same name.
+        """
+        spellings = (file, file.replace("-idx", ".idx"))
+        paths = [folder / path for name in spellings for path in (name, f"{name}.gz", f"{name}/{name}")]
+        return next((path for path in paths if path.is_file()), None)
+
+    def contents(self, folder):
+        paths = {file: self.path(folder, file) for file in FILES}
+        return {f"{file}.gz" if path.suffix == ".gz" else file: path for file, path in paths.items()}
 
     def read(self, folder, limit=None):
         arrays = [self.read_file(folder, file) for file in FILES]

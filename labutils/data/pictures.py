@@ -92,6 +92,8 @@ class CelebA(DownloadedSource):
     """
 
     name, subfolder, torchvision_name, instead = "celeba", "celeba", "CelebA", "faces"
+    files = ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt",
+             "list_bbox_celeba.txt", "list_landmarks_align_celeba.txt")
 
     def servers(self):
         return ["https://drive.google.com"]

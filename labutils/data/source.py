@@ -1,17 +1,16 @@
 """What every data set can do: be found, loaded, verified and downloaded."""
 
 import os
+import re
 import shutil
-import socket
 import tempfile
-import threading
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from ..errors import OneLine
 from ..paths import PROJECT_ROOT, make_dir, project_path
+from .network import trouble_with, web_page, why_silent
 
 
 class DatasetError(OneLine, RuntimeError):
@@ -53,11 +52,13 @@ class DownloadedSource(Source):
 
     torchvision_name      the name of its class in torchvision.datasets
     instead               the bundled data set that an error message offers
-    has_all(folder)       a method: tell whether the folder holds all files
+    files                 the names of its files and folders
+    has_all(folder)       a method: tell whether the folder holds all that is needed
     read(folder, limit)   a method: read the files there; returns and raises as `load`
     """
 
     instead = "digits"
+    files = ()
 
     def servers(self):
         """Return the addresses that the files come from."""
@@ -72,12 +73,49 @@ class DownloadedSource(Source):
     def find(self, data_dir=None):
         for root in data_dirs(data_dir):
             try:
-                if self.has_all(root / self.subfolder):
-                    return root / self.subfolder
+                for folder in self.places(root):
+                    if self.has_all(folder) and (folder == root / self.subfolder or self.owns(folder)):
+                        return folder
             except PermissionError:
                 raise DatasetError(f"the folder {root / self.subfolder} may not be read; open it to all users, or name "
                                    "another one with data_dir or LABS_DATA_DIR") from None
         return None
+
+    def places(self, root):
+        """Return the folders below a data folder where its files may be, the usual one first."""
+        return [root / self.subfolder]
+
+    def owns(self, folder):
+        """Tell whether the files in one of the unusual places are those of this set, and not of another one."""
+        return False
+
+    def names(self):
+        """Return the names of its files, as an error message tells them."""
+        return ", ".join(self.files)
+
+    def path(self, folder, file):
+        """Return the path of one of `files` in `folder`, or None."""
+        return folder / file if (folder / file).exists() else None
+
+    def contents(self, folder):
+        """Return {the usual name: path} of the set's files in the folder that `find` has found."""
+        return {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+
+    def look(self, data_dir=None):
+        """Say what lies where its files should be, in a few words; "" where no file or folder of it is found."""
+        roots = data_dirs(data_dir)
+        usual, there = [root / self.subfolder for root in roots], {}
+        for place in (place for root in roots for place in self.places(root)):
+            there[place] = [file for file in self.files if self.path(place, file)]
+        best = max(there, key=lambda place: len(there[place]) if place in usual or self.owns(place) else 0)
+        missing = [file for file in self.files if file not in there[best]]
+        if there[best] and missing:
+            return f"{best} lacks {', '.join(missing)}"
+        if other := next((place for place, files in there.items() if len(files) == len(self.files)), None):
+            return (f"the files in {other} have not the checksums of {self.torchvision_name}; if they are its files "
+                    f"all the same, move them to {usual[0]}")
+        found = next((folder for folder in usual if folder.is_dir()), None)
+        return f"{found} {listing(found)}" if found else ""
 
     def load(self, data_dir=None, limit=None):
         return self.read(self.find(data_dir) or self.download(data_dir), limit)
@@ -93,28 +131,50 @@ class DownloadedSource(Source):
         root, folder = roots[0], roots[0] / self.subfolder
         try:
             make_dir(root)
-            if not copy_of and not any_answers(self.servers()):
-                raise OSError("no server answers")
+            if not copy_of and (silence := why_silent(self.servers())):
+                raise DatasetError(silence)
             with FileLock(root / f".{self.name}.lock"):
                 if not self.has_all(folder):
                     self.fill(root, copy_of)
         except (OSError, RuntimeError, ImportError) as error:
-            if copy_of:
-                raise DatasetError(f"{copy_of} cannot be copied to {folder} ({error})") from error
-            looked_in = f"{root} (data_dir={str(data_dir)!r})" if data_dir else " nor in ".join(map(str, roots))
-            raise DatasetError(f"the data set {self.name!r} is neither in {looked_in} nor can it be downloaded "
-                               f'({error}); take dataset="{self.instead}", which comes with the project, or put the '
-                               f"files into {folder}") from error
+            raise DatasetError(self.failure(error, data_dir, folder, copy_of)) from error
         return folder
+
+    def failure(self, error, data_dir, folder, copy_of):
+        """Say in one line why the set cannot be put into `folder`, and the ways out."""
+        cause = " ".join(str(error).split())        # torchvision's own errors have several lines
+        if trouble := trouble_with(folder, error):
+            return (f"the data set {self.name!r} cannot be put into {folder}: {trouble} ({cause}); name another folder "
+                    f'with data_dir or LABS_DATA_DIR, or take dataset="{self.instead}", which comes with the project')
+        if copy_of:
+            return f"{copy_of} cannot be copied to {folder} ({cause})"
+        roots = data_dirs(data_dir)
+        looked_in = f"{roots[0]} (data_dir={str(data_dir)!r})" if data_dir else " nor in ".join(map(str, roots))
+        there = self.look(data_dir) or f"{roots[0]} {listing(roots[0])}"
+        return (f"the data set {self.name!r} is neither in {looked_in} nor can it be downloaded ({cause}); take "
+                f'dataset="{self.instead}", which comes with the project, or put the files into {folder}: '
+                f"{self.names()}; now {there}")
 
     def fill(self, root, copy_of):
         """Download or copy the files into a temporary folder, then move them into `root`."""
         with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as part:
-            if copy_of:
-                shutil.copytree(copy_of, Path(part) / self.subfolder, copy_function=shutil.copyfile)
-            else:
-                self.torchvision_class(part, download=True)
-            move(Path(part) / self.subfolder, root / self.subfolder)
+            target = Path(part) / self.subfolder
+            for name, path in self.contents(copy_of).items() if copy_of else ():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target / name)
+            if not copy_of:
+                self.fetch(part)
+            move(target, root / self.subfolder)
+
+    def fetch(self, folder):
+        """Let torchvision download the files into `folder`; raises what it raises, or `DatasetError` for a web page."""
+        try:
+            self.torchvision_class(folder, download=True)
+        except (OSError, RuntimeError) as error:
+            if page := web_page(Path(folder)):
+                raise DatasetError(f"the server sent a web page in place of {page}, as networks with a login page do: "
+                                   "log in with a browser and try again") from error
+            raise
 
 
 def data_dirs(data_dir=None):
@@ -133,8 +193,8 @@ def existing(folder, name, way_out):
     """Return the path of the folder that the parameter or variable `name` gives; raises `DatasetError` without it."""
     path = project_path(folder)
     if not os.path.isdir(path):
-        raise DatasetError(f"{name}={str(folder)!r}: there is no folder {path}; correct the name, make the folder, or "
-                           f"{way_out}")
+        what = f"{path} is no folder" if os.path.exists(path) else f"there is no folder {path}"
+        raise DatasetError(f"{name}={str(folder)!r}: {what}; correct the name, make the folder, or {way_out}")
     return path
 
 
@@ -148,22 +208,15 @@ def move(source, target):
         os.replace(source, target)
 
 
-def any_answers(urls, seconds=15):
-    """Tell whether any of the servers accepts a connection; never takes longer than `seconds`."""
-    answers = threading.Event()
-    threads = [threading.Thread(target=knock, args=(url, answers), daemon=True) for url in urls]
-    for thread in threads:      # threads, because a name server that hangs ignores the time-out
-        thread.start()
-    for thread in threads:
-        thread.join(seconds / len(threads))
-    return answers.is_set()
+def listing(folder, n=4):
+    """Say in a few words what a folder holds."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    if not names:
+        return "is empty" if folder.is_dir() else "does not exist"
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return f"holds {', '.join(names[:n])}{more}"
 
 
-def knock(url, answers):
-    """Set the event `answers` if the server of `url` accepts a connection."""
-    parts = urlsplit(url)
-    try:
-        socket.create_connection((parts.hostname, parts.port or 80), timeout=10).close()
-        answers.set()
-    except OSError:
-        pass
+def simple(name):
+    """Return the letters and digits of a name, small: "fashion-mnist" and "FashionMNIST" are the same folder."""
+    return re.sub("[^a-z0-9]", "", name.lower())

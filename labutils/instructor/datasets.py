@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..data import SOURCES, DatasetError, find_source
+from ..data.network import proxies, without_password
 from ..data.source import data_dirs
 from ..paths import make_dir
 from .labs import UsageError
@@ -35,6 +36,8 @@ def report():
     for name, state in states.items():
         print(f"{name:<8}  {state}")
     print(f"looked for in {', '.join(map(str, folders))}")
+    if found := proxies():
+        print(f"downloads go through the proxy {', '.join(sorted(set(map(without_password, found.values()))))}")
     return int(any(state.verdict == "damaged" for state in states.values()))
 
 
@@ -73,6 +76,13 @@ def fetch_one(source, folder=None):
         return State("missing", remark=str(error))
 
 
+def how_to_get(source, data_dir=None):
+    """Say of a missing data set what lies in its place, and how it comes here."""
+    there = source.look(data_dir)
+    folder = data_dirs(data_dir)[0] / source.subfolder
+    return (f"{there}; " if there else "") + f"'labs data {source.name}' fetches it into {folder}"
+
+
 def examine(source, data_dir=None):
     """Return the `State` of a data set; all its files are read and verified."""
     folder, size = None, 0
@@ -80,8 +90,8 @@ def examine(source, data_dir=None):
         if source.subfolder:
             folder = source.find(data_dir)
             if folder is None:
-                return State("missing", remark=f"'labs data {source.name}' fetches it")
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                return State("missing", remark=how_to_get(source, data_dir))
+            size = sum(path.stat().st_size for path in source.contents(folder).values())
         return State("verified", folder, size, source.verify(folder))
     except (DatasetError, ImportError, OSError) as error:
         return State("damaged", folder, size, str(error))

@@ -1,27 +1,35 @@
 """The data sets and their loaders: what they hold, how files are found, verified and downloaded, and bad input."""
 
+import errno
 import gzip
 import hashlib
+import http.server
 import io
 import multiprocessing
+import os
 import pickle
 import shutil
+import ssl
 import struct
 import time
 import zlib
+from pathlib import Path
+from unittest.mock import Mock
+from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import anything, check_named, idx, needs_mnist, quick, write_picture
+from helpers import anything, check_named, idx, needs_mnist, no_proxy, quick, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import MNIST, CelebA
 
 from labutils import DatasetError, get_loaders
-from labutils.data import SOURCES, load_dataset, pictures, source
+from labutils.data import SOURCES, load_dataset, network, pictures, source
 from labutils.data.idx import FILES
 
 # ---------------------------------------------------------------------------------------- loaders
@@ -71,6 +79,27 @@ def test_the_order_depends_on_the_seed_alone():
         return torch.cat([labels for _, labels in get_loaders("digits", 64, limit=300, seed=seed)[0]])
     assert torch.equal(labels(1), labels(1))
     assert not torch.equal(labels(1), labels(2))
+
+
+@pytest.mark.parametrize("limit, batch_size, n_images", [(129, 128, 128), (129, 127, 129), (128, 128, 128), (2, 64, 2),
+                                                         (3, 2, 2), (None, 64, 6000)])
+def test_an_image_that_would_be_alone_in_its_batch_is_not_taken_where_two_are_needed(limit, batch_size, n_images):
+    """torch's batch normalisation refuses a batch of one in the middle of a training."""
+    train, test = get_loaders("digits", batch_size, limit=limit, min_batch=2)
+    sizes = [len(x) for x, _ in train]
+    assert train.n_images == sum(sizes) and min(sizes) >= 2 and len(sizes) == len(train)
+    assert train.n_images == n_images
+    assert get_loaders("digits", batch_size, limit=limit)[0].n_images - train.n_images in (0, 1)
+    assert test.n_images == min(limit or 297, 297)
+
+
+@pytest.mark.parametrize("options, parts", [
+    ({"limit": 1, "min_batch": 2}, ["dataset='digits', limit=1: 1 training im", "a batch needs 2", "a larger limit"]),
+    ({"batch_size": 1, "min_batch": 2}, ["batch_size=1", "at least 2"])])
+def test_too_few_images_are_named_with_the_way_out(options, parts):
+    with pytest.raises(ValueError) as error:
+        get_loaders("digits", **options)
+    assert all(part in str(error.value) for part in parts), error.value
 
 
 def test_limit_takes_the_first_images_of_both_sets():
@@ -177,6 +206,95 @@ def test_search_order(tiny, no_data, tmp_path, monkeypatch):
     assert mnist.find() == no_data / "data" / "MNIST" / "raw"
 
 
+def dotted(file):
+    return file.replace("-idx", ".idx")
+
+
+PLACES = {      # of a file, below the data folder
+    "higher": "{file}", "much higher": "raw/{file}", "in between": "MNIST/{file}", "small letters": "mnist/raw/{file}",
+    "lower": "MNIST/raw/MNIST/raw/{file}", "a dot": "MNIST/raw/{dotted}", "a dot, packed": "MNIST/raw/{dotted}.gz",
+    "a dot and higher": "{dotted}", "Kaggle": "{file}/{file}", "Kaggle with dots": "MNIST/raw/{dotted}/{dotted}",
+    "packed and higher": "{file}.gz"}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_files_of_the_other_spelling_or_a_folder_off_are_found(tiny, tmp_path, place):
+    folder, contents = tiny
+    shutil.rmtree(folder.parent)
+    for file, content in contents.items():
+        path = tmp_path / PLACES[place].format(file=file, dotted=dotted(file))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    images, labels, *_ = load_dataset("mnist", tmp_path)
+    assert images.numpy().tobytes() == contents[FILES[0]][16:] and labels.tolist() == list(range(6))
+    assert len(SOURCES["mnist"].contents(SOURCES["mnist"].find(tmp_path))) == 4
+
+
+@pytest.mark.parametrize("below", ["", "raw"])
+def test_a_data_folder_may_be_the_sets_own(tiny, tmp_path, below):
+    assert load_dataset("mnist", tmp_path / "MNIST" / below)[0].shape == (6, 1, 28, 28)
+
+
+@pytest.mark.parametrize("name, other", [("mnist", "fashion"), ("fashion", "mnist"), ("kmnist", "mnist")])
+def test_files_of_another_set_are_not_taken(tiny, offline, tmp_path, monkeypatch, name, other):
+    folder, _ = tiny
+    own, md5 = SOURCES[other], SOURCES["mnist"].md5
+    monkeypatch.setattr(SOURCES["mnist"], "md5", ("0",) * 4)
+    monkeypatch.setattr(own, "md5", md5)
+    source.move(folder, tmp_path / "sets")
+    assert own.find(tmp_path / "sets") == tmp_path / "sets"
+    (tmp_path / "sets" / FILES[0]).rename(tmp_path / FILES[0])
+    assert (f"{tmp_path / 'sets'} lacks {FILES[0]}" in own.look(tmp_path / "sets")
+            and SOURCES[name].look(tmp_path / "sets") == ""), "a part of another set is nothing to be told of"
+    (tmp_path / FILES[0]).rename(tmp_path / "sets" / FILES[0])
+    with pytest.raises(DatasetError) as error:
+        load_dataset(name, tmp_path / "sets")
+    assert f"the files in {tmp_path / 'sets'} have not the checksums of" in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", ".", "mnist"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_what_is_missing_of_a_set_is_named_and_where(tiny, offline, tmp_path, place, n):
+    folder, contents = tiny
+    shutil.rmtree(folder.parent)
+    target = tmp_path / place
+    target.mkdir(parents=True, exist_ok=True)
+    for file in FILES[:n]:
+        (target / dotted(file)).write_bytes(contents[file])
+    with pytest.raises(DatasetError) as error:
+        load_dataset("mnist", tmp_path)
+    assert f"{target} lacks {', '.join(FILES[n:])}" in str(error.value) and "\n" not in str(error.value)
+    assert f"put the files into {tmp_path / 'MNIST/raw'}: {', '.join(FILES)}" in str(error.value)
+
+
+@pytest.mark.parametrize("lies, said", [
+    ([], "{root} is empty"), (["MNIST/"], "{root} holds MNIST"), (["archive.zip"], "{root} holds archive.zip"),
+    (["MNIST/raw/"], "{root}/MNIST/raw is empty"), (["MNIST/raw/mnist.npz"], "{root}/MNIST/raw holds mnist.npz"),
+    ([f"{i}.png" for i in range(9)], "{root} holds 0.png, 1.png, 2.png, 3.png and 5 more"),
+])
+def test_what_lies_in_the_place_of_a_set_is_named(no_data, offline, tmp_path, lies, said):
+    root = tmp_path / "sets"
+    root.mkdir()
+    for name in lies:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith("/") else path.write_text("")
+    with pytest.raises(DatasetError) as error:
+        load_dataset("mnist", root)
+    assert str(error.value).endswith(f"; now {said.format(root=root)}"), str(error.value)
+
+
+@pytest.mark.parametrize("name, resolved", [("sets/", "sets"), ("~/sets", "home/sets"), ("sets", "sets"),
+                                            ("./sets/../sets", "sets"), ("a folder", "a folder")])
+def test_ways_to_name_a_data_folder(tiny, no_data, monkeypatch, name, resolved):
+    monkeypatch.setattr("labutils.paths.PROJECT_ROOT", no_data)     # where relative paths start
+    monkeypatch.setenv("HOME", str(no_data / "home"))
+    shutil.copytree(tiny[0].parent, no_data / resolved / "MNIST")
+    monkeypatch.setenv("LABS_DATA_DIR", name)
+    assert SOURCES["mnist"].find().resolve() == no_data / resolved / "MNIST/raw"
+    assert load_dataset("mnist", name)[0].shape == (6, 1, 28, 28)
+
+
 @pytest.mark.parametrize("kind", ["missing", "file", "empty"])
 @pytest.mark.parametrize("name", ["data_dir", "LABS_DATA_DIR"])
 def test_a_wrong_data_folder_is_named_and_no_other_takes_its_place(tiny, no_data, offline, tmp_path, monkeypatch, kind,
@@ -194,8 +312,10 @@ def test_a_wrong_data_folder_is_named_and_no_other_takes_its_place(tiny, no_data
         return
     with pytest.raises(DatasetError) as error:
         get_loaders("mnist", data_dir=wrong if name == "data_dir" else None)
-    parts = [f"{name}={str(wrong)!r}", *(["no server answers", 'dataset="digits"', f"put the files into {wrong}"]
-                                         if kind == "empty" else ["there is no folder", "make the folder"])]
+    parts = {"empty": ["no server answers", 'dataset="digits"', f"put the files into {wrong}", f"{wrong} is empty"],
+             "file": [f"{wrong} is no folder", "correct the name"],
+             "missing": [f"there is no folder {wrong}", "make the folder"]}[kind]
+    parts = [f"{name}={str(wrong)!r}", *parts]
     assert all(part in str(error.value) for part in parts) and "\n" not in str(error.value), str(error.value)
     assert wrong.exists() == (kind != "missing")
 
@@ -276,10 +396,109 @@ def test_without_network_the_error_names_the_places_and_the_bundled_digits(tiny,
 
 
 def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(source, "knock", lambda url, answers: time.sleep(60))
+    monkeypatch.setattr(network, "knock", lambda url: time.sleep(60))
     start = time.monotonic()
-    assert not source.any_answers(["http://a/", "http://b/"], seconds=0.5)
+    assert "in 0.5 seconds" in network.why_silent(["http://a/", "http://b/"], seconds=0.5)
     assert time.monotonic() - start < 5
+
+
+def test_one_server_that_answers_is_enough_and_nobody_waits_for_the_other(monkeypatch):
+    monkeypatch.setattr(network, "knock", lambda url: "" if "b" in url else time.sleep(60))
+    start = time.monotonic()
+    assert network.why_silent(["http://a/", "http://b/"]) == ""
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+def test_a_download_goes_through_the_proxy_of_the_environment(mirror, monkeypatch, name):
+    root, _, log = mirror
+    monkeypatch.setenv(name, MNIST.mirrors[0])
+    monkeypatch.setattr(MNIST, "mirrors", ["http://mirror.invalid/"])       # which only the proxy can reach
+    assert load_dataset("mnist", root)[0].shape == (6, 1, 28, 28)
+    assert log and all(path.startswith("http://mirror.invalid/") for path in log)
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_a_server_that_no_proxy_names_is_asked_itself(mirror, monkeypatch, name):
+    root, _, log = mirror
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, "127.0.0.1")
+    assert load_dataset("mnist", root)[0].shape == (6, 1, 28, 28) and not any("://" in path for path in log)
+
+
+@pytest.mark.parametrize("proxy, url, parts", [
+    ("http://me:secret@127.0.0.1:9", "http://mirror.invalid/", ["the proxy 127.0.0.1:9: ", "refused"]),
+    ("127.0.0.1:9", "https://mirror.invalid/", ["the proxy 127.0.0.1:9: ", "refused"]),
+    ("http://127.0.0.1:no-port", "http://mirror.invalid/", ["the proxy 127.0.0.1:no-port: "]),
+    ("socks5://127.0.0.1:9", "http://mirror.invalid/", ["the proxy 127.0.0.1:9: ", "socks5"]),
+    ("", "http://127.0.0.1:9/", ["refused", "where a proxy leads out, set http_proxy and https_proxy"]),
+])
+def test_a_proxy_that_fails_is_named_without_its_password(monkeypatch, proxy, url, parts):
+    no_proxy(monkeypatch)
+    for name in ("http_proxy", "https_proxy") if proxy else ():
+        monkeypatch.setenv(name, proxy)
+    said = network.why_silent([url])
+    assert said.startswith("no server answers: ") and all(part in said for part in parts), said
+    assert "secret" not in said and "\n" not in said
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("code, part", [(407, "wants a name and password"), (503, "Service Unavailable")])
+def test_a_proxy_that_does_not_let_through_is_no_answer(mirror, monkeypatch, scheme, code, part):
+    monkeypatch.setenv(f"{scheme}_proxy", MNIST.mirrors[0])
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "do_HEAD", lambda self: self.send_error(code))
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "do_CONNECT", lambda self: self.send_error(code),
+                        raising=False)
+    said = network.why_silent([f"{scheme}://mirror.invalid/"])
+    assert part in said and f"the proxy {urlsplit(MNIST.mirrors[0]).netloc}" in said
+
+
+@pytest.mark.parametrize("code", [403, 404, 405])
+def test_a_server_that_refuses_is_an_answer(mirror, monkeypatch, code):
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "do_HEAD", lambda self: self.send_error(code))
+    assert network.why_silent(MNIST.mirrors) == ""
+
+
+def test_a_certificate_that_is_not_trusted_is_named_with_the_ways_out(monkeypatch):
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "self-signed certificate in certificate chain"
+    no_proxy(monkeypatch)
+    monkeypatch.setattr("urllib.request.urlopen", Mock(side_effect=URLError(error)))
+    said = network.why_silent(["https://mirror.invalid/"])
+    for part in ("of mirror.invalid", error.verify_message, "SSL_CERT_FILE", "log in", "Install Certificates.command"):
+        assert part in said
+
+
+PAGE = b"\n<!DOCTYPE html>\n<html><body>Log in</body></html>"
+
+
+@pytest.mark.parametrize("name", ["mnist", "celeba"])
+def test_a_web_page_in_place_of_a_file_is_named_with_the_way_out(mirror, monkeypatch, name):
+    root, site, _ = mirror
+    (site / f"{FILES[1]}.gz").write_bytes(PAGE)
+
+    def page(self):
+        Path(self.root, "celeba").mkdir()
+        Path(self.root, "celeba/img_align_celeba.zip").write_bytes(PAGE)
+        raise RuntimeError("no\nzip file")
+    monkeypatch.setattr(CelebA, "download", page)
+    monkeypatch.setattr(SOURCES["celeba"], "servers", lambda: MNIST.mirrors, raising=False)
+    with pytest.raises(DatasetError) as error:
+        load_dataset(name, root)
+    file = "img_align_celeba.zip" if name == "celeba" else f"{FILES[1]}.gz"
+    assert f"a web page in place of {file}" in str(error.value) and "log in with a browser" in str(error.value)
+    assert "\n" not in str(error.value) and [path.name for path in root.iterdir() if "down" in path.name] == []
+
+
+@pytest.mark.parametrize("number, part", [(errno.ENOSPC, "there is no room left for"), (errno.EDQUOT, "no room left"),
+                                          (errno.EROFS, "you may not write to"), (errno.EACCES, "may not write to")])
+def test_a_full_disk_and_missing_rights_are_one_line_with_the_way_out(mirror, monkeypatch, number, part):
+    monkeypatch.setattr(MNIST, "download", Mock(side_effect=OSError(number, os.strerror(number), "a file")))
+    with pytest.raises(DatasetError) as error:
+        load_dataset("mnist", mirror[0])
+    for words in (part, str(mirror[0] / "MNIST/raw"), os.strerror(number), "LABS_DATA_DIR", 'dataset="digits"'):
+        assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_torchvision_downloads_and_verifies_once(mirror):
@@ -530,7 +749,7 @@ def test_without_celeba_and_a_network_the_bundled_faces_are_named(celeba, offlin
 
 
 def test_celeba_is_downloaded_completely_or_not_at_all(celeba, monkeypatch):
-    monkeypatch.setattr(source, "any_answers", lambda urls: True)
+    monkeypatch.setattr(source, "why_silent", lambda urls: "")
 
     def broken(self):
         shutil.copytree(celeba / "celeba", f"{self.root}/celeba")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import write_picture
+from helpers import no_proxy, write_picture
 
 from labutils.data import SOURCES, load_dataset
 from labutils.data.idx import FILES
@@ -79,9 +79,19 @@ def test_a_set_whose_checksums_are_not_published_is_said_to_be_verified_in_part(
     assert examine("mnist").verdict == "missing"
 
 
-def test_three_files_of_four_are_no_data_set(here, capsys):
+def test_three_files_of_four_are_no_data_set_and_the_fourth_is_named(here, capsys):
     (here / FILES[1]).unlink()
-    assert "missing" in labs(capsys)[1]["mnist"]
+    code, lines, _ = labs(capsys)
+    assert code == 0 and lines["mnist"].split()[1] == "missing"
+    assert f"{here} lacks {FILES[1]}; 'labs data mnist' fetches it into {here}" in lines["mnist"]
+    assert "lacks" not in lines["fashion"]
+
+
+def test_the_proxy_of_downloads_is_named_without_its_password(here, monkeypatch, capsys):
+    no_proxy(monkeypatch)
+    assert "downloads" not in labs(capsys)[1]
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy.example.org:3128/")
+    assert labs(capsys)[1]["downloads"] == "downloads go through the proxy proxy.example.org:3128"
 
 
 @pytest.mark.parametrize("how", ["whole", "table", "picture"])
@@ -96,29 +106,55 @@ def test_celeba_is_verified_to_the_last_picture(celeba, monkeypatch, how):
     assert how != "picture" or "lacks 1 of 9 pictures" in state.remark
 
 
-def in_process_without_rights(queue):
-    if os.geteuid() == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-    queue.put(cli.main(["data", "mnist"]))
-    queue.close()
-    queue.join_thread()
+def without_rights(*arguments):
+    """Run `labs data` in a process of a user who is not root; return its exit code."""
+    def run(queue):
+        if os.geteuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        queue.put(cli.main(["data", *arguments]))
+        queue.close()
+        queue.join_thread()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=run, args=(queue,))
+    process.start()
+    code = queue.get(timeout=60)
+    process.join(60)
+    return code
 
 
-def test_a_folder_that_may_not_be_read_is_named(no_data, offline, monkeypatch, capfd):
-    with tempfile.TemporaryDirectory() as name:     # every user can reach it; pytest's own folders are closed
-        Path(name).chmod(0o777)
-        closed = Path(name, "closed")
-        closed.mkdir(0o000)
-        monkeypatch.setenv("LABS_DATA_DIR", str(closed))
-        context = multiprocessing.get_context("fork")
-        queue = context.Queue()
-        process = context.Process(target=in_process_without_rights, args=(queue,))
-        process.start()
-        assert queue.get(timeout=60) == 1
-        process.join(60)
+@pytest.fixture
+def closed(no_data, offline, monkeypatch):
+    """A data folder that every user can reach, since pytest's own folders are closed; the test takes rights away."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder = Path(name, "closed")
+        folder.mkdir()
+        monkeypatch.setenv("LABS_DATA_DIR", str(folder))
+        monkeypatch.setattr("labutils.data.source.PROJECT_ROOT", Path(name))
+        yield folder
+        folder.chmod(0o700)
+
+
+def test_a_folder_that_may_not_be_read_is_named(closed, capfd):
+    closed.chmod(0o000)
+    assert without_rights("mnist") == 1
     err = capfd.readouterr().err
     assert err.count("\n") == 1 and "may not be read" in err and str(closed) in err and "LABS_DATA_DIR" in err
+
+
+def test_a_folder_that_may_only_be_read_serves_its_sets_and_takes_no_other(tiny, closed, monkeypatch, capfd):
+    monkeypatch.setattr("labutils.data.source.why_silent", lambda urls: "")
+    shutil.copytree(tiny[0], closed / "MNIST/raw")
+    for folder in (closed / "MNIST/raw", closed / "MNIST", closed):
+        folder.chmod(0o555)
+    assert without_rights("mnist") == 0
+    out, err = capfd.readouterr()
+    assert "verified" in out and err == ""
+    assert without_rights("fashion") == 1
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and f"you may not write to {closed}" in err and "name another folder" in err
 
 
 # ------------------------------------------------------------------------------------------- fetching
@@ -170,6 +206,19 @@ def test_a_set_that_is_here_is_copied_into_a_shared_folder_once(here, tmp_path, 
     before = {path: path.stat().st_ctime_ns for path in (shared, *shared.rglob("*"))}
     assert labs(capsys, "mnist", "--to", shared)[0] == 0
     assert before == {path: path.stat().st_ctime_ns for path in (shared, *shared.rglob("*"))}
+
+
+def test_a_copy_has_the_usual_names_and_nothing_but_the_set(here, tmp_path, capsys):
+    root = here.parents[1]
+    for file in FILES:
+        (here / file).rename(root / file.replace("-idx", ".idx"))
+    (root / "notes.txt").write_text("no part of the set")
+    size = sum(path.stat().st_size for path in root.glob("*.idx*"))
+    code, lines, _ = labs(capsys, "mnist")
+    assert code == 0 and f"{size / 1e6:.1f} MB in {root}" in lines["mnist"]
+    assert labs(capsys, "mnist", "--to", tmp_path / "shared")[0] == 0
+    files = {path.name for path in (tmp_path / "shared").rglob("*") if path.is_file()}
+    assert files == {*FILES, ".mnist.lock"}
 
 
 def test_a_set_that_is_not_here_is_downloaded_into_a_shared_folder(mirror, tmp_path, capsys):
