@@ -87,10 +87,13 @@ def latex(text):
 
 
 def markdown(source, attachments=None):
-    """Return the HTML of a text in Markdown."""
+    """Return the HTML of a text in Markdown; a text that the parser cannot take stays as it was written."""
     renderer = Renderer(escape=False, embed_images=True, path=str(PROJECT_ROOT), attachments=attachments,
                         exclude_anchor_links=True)
-    return MarkdownWithMath(renderer).render(source)
+    try:
+        return MarkdownWithMath(renderer).render(source)
+    except Exception:       # of mistune, of the parser of HTML, too deep a nesting: no reason to lose the page of a run
+        return SCROLLS.format("pre", escape(source))
 
 
 class Renderer(IPythonRenderer):
@@ -118,7 +121,7 @@ class Renderer(IPythonRenderer):
     def image(self, text, url, title=None):
         try:        # nbconvert embeds only pictures below the folder that it is given
             return super().image(text, url.removeprefix("../"), title)
-        except InvalidNotebook:     # an attachment is missing
+        except (InvalidNotebook, OSError):      # a missing attachment, a folder
             return f"<em>{text}</em>"
 
     def link(self, text, url, title=None):

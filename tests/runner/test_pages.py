@@ -118,6 +118,13 @@ def test_a_page_has_its_name_its_diagrams_and_the_notebooks_descriptions():
     assert base64.b64decode(page.img["src"].partition(",")[2]) == (PROJECT_ROOT / "img/vae.svg").read_bytes()
 
 
+@pytest.mark.parametrize("text", ["<details><![a](b)", "![folder]()", "![gone](nowhere.png)", "> " * 400 + "x",
+                                  "[" * 300, "$" * 501])
+def test_an_odd_text_costs_no_run_its_page(text):
+    words = parsed(new_markdown_cell("before"), new_markdown_cell(text), new_markdown_cell("after")).main.text.split()
+    assert (words[0], words[-1]) == ("before", "after")
+
+
 def test_hidden_code_is_folded_and_a_link_to_a_file_of_the_project_is_text():
     hidden = new_code_cell("answer = 42", metadata={"jupyter": {"source_hidden": True}})
     page = parsed(new_markdown_cell("See [docs](../docs/speed.md), [b](https://doi.org/1), [c](#Set-up).\n\n## Set-up"),
