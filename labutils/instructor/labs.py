@@ -4,7 +4,7 @@ Packages are imported where they are used: `labs doctor` has to start even if on
 """
 
 import ast
-import os
+import itertools
 import sys
 from contextlib import suppress
 from functools import cache
@@ -32,8 +32,9 @@ def check_course():
         here = Path.cwd().resolve()
         if course := next(filter(is_course, (here, *here.parents)), None):
             return refuse_other(course)
-    asked_for = [Path(folder).resolve() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    if PROJECT_ROOT not in asked_for:
+    # what stands before the packages of the environment, as by PYTHONPATH, is there because somebody wants it
+    before = itertools.takewhile(lambda folder: Path(folder).name not in ("site-packages", "dist-packages"), sys.path)
+    if PROJECT_ROOT not in [Path(folder).resolve() for folder in before]:
         for program in (Path(sys.prefix, "bin", "python"), Path(sys.argv[0])):      # .venv/bin/labs, of a course
             for course in filter(is_course, [*program.parent.resolve().parents][1:2]):
                 refuse_other(course)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import BIN, quick, read_json, write_lab
@@ -242,16 +243,20 @@ def test_in_a_copy_of_the_course_the_command_refuses_to_work_on_the_original(cop
 @pytest.mark.parametrize("found", ["prefix", "program"])
 def test_the_environment_of_a_copy_is_refused_from_anywhere(copied, tmp_path, monkeypatch, capsys, found):
     monkeypatch.chdir(tmp_path)
-    if found == "prefix":       # .venv/bin/python -m labutils.instructor.cli
-        monkeypatch.setattr(sys, "prefix", str(copied / ".venv"))
-    else:                       # .venv/bin/labs, whose first line still names the Python of the original
-        monkeypatch.setattr(sys, "argv", [str(copied / ".venv/bin/labs")])
+    of_copy, of_original = str(copied / ".venv"), str(PROJECT_ROOT / ".venv")
+    # .venv/bin/python -m labutils.instructor.cli, or .venv/bin/labs, whose first line still names the original's Python
+    monkeypatch.setattr(sys, "prefix", of_copy if found == "prefix" else of_original)
+    monkeypatch.setattr(sys, "argv", [f"{of_copy if found == 'program' else of_original}/bin/labs"])
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if Path(folder).resolve() != PROJECT_ROOT])
     assert refused_as_a_copy(capsys, copied, "list")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(PROJECT_ROOT)]))      # somebody wants it so
+    monkeypatch.setattr(sys, "path", [*sys.path, str(PROJECT_ROOT)])        # by a .pth file of the environment
+    assert refused_as_a_copy(capsys, copied, "list")
+    monkeypatch.setattr(sys, "path", [str(PROJECT_ROOT), *sys.path])        # by PYTHONPATH, which somebody has set
     assert cli.main(["list"]) == 0
 
 
 def test_elsewhere_and_in_the_course_itself_the_command_works(tmp_path, monkeypatch):
+    """And in a folder of another project."""
     (tmp_path / "link").symlink_to(PROJECT_ROOT)
     (tmp_path / "project/labutils").mkdir(parents=True)     # no course: it has no pyproject.toml
     (tmp_path / "project/labutils/__init__.py").touch()
