@@ -49,6 +49,13 @@ solutions: .venv/installed
 full: .venv/installed
 	$(BIN)/labs run
 
+# The labs and the documents as pages, book/student/index.html, and as a zip; book-solutions: with the solutions.
+book: .venv/docs-installed
+	$(BIN)/python docs/book/build.py student
+
+book-solutions: .venv/docs-installed
+	$(BIN)/python docs/book/build.py solutions
+
 # img/results.png, from what full runs have left in runs/
 gallery: .venv/installed
 	$(BIN)/python img/gallery.py
@@ -65,7 +72,11 @@ gallery: .venv/installed
 	$(INSTALL) -e ".[test]"
 	touch $@
 
-clean:
-	rm -rf .venv runs
+.venv/docs-installed: .venv/installed
+	$(INSTALL) -e ".[docs]"
+	touch $@
 
-.PHONY: labs test check lint lab student solutions full gallery clean
+clean:
+	rm -rf .venv runs book
+
+.PHONY: labs test check lint lab student solutions full book book-solutions gallery clean

@@ -310,7 +310,7 @@ def leads(folder, flaw):
 def page_flaws(browser, path):
     """Return what is wrong with a file of HTML that is opened without a network, in the light and in the dark theme."""
     Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
-    page, flaws = browser.new_page(offline=True, color_scheme="light"), []
+    page, flaws = browser.new_page(offline=True, color_scheme="light", reduced_motion="reduce"), []
     page.on("request", lambda request: request.url.startswith(("file:", "data:")) or flaws.append(request.url))
     page.goto(path.as_uri())
     flaws += [flaw for flaw in page.evaluate(PAGE_FLAWS) if not leads(path.parent, flaw)]
