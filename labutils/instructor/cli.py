@@ -135,7 +135,8 @@ AT_LEAST_1 = click.IntRange(min=1)
 @click.option("-f", "file", metavar="FILE",
               help="A YAML list of runs, such as {lab: 02_vae, seed: [0, 1]}: a list of values runs each.")
 @click.option("--out", type=folder_path, metavar="DIR", help="Default: runs/quick or runs/full.")
-@click.option("--jobs", type=AT_LEAST_1, metavar="N", help="So many runs at a time, the longest first. Default: 1.")
+@click.option("--jobs", type=AT_LEAST_1, metavar="N",
+              help="So many runs at a time, which share the cores; the longest first. Default: 1.")
 @click.option("--scheduler", metavar="ADDRESS",
               help="Run on the workers of this Dask scheduler (tcp://HOST:8786, or its JSON file).")
 @click.option("--device", help="auto, cuda, mps or cpu.")

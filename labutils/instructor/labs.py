@@ -48,9 +48,9 @@ def is_course(folder):
 def refuse_other(course):
     """Raise `UsageError` unless a course is the one that these modules belong to."""
     if course != PROJECT_ROOT:
-        raise UsageError(f"{course} would work on the labs of {PROJECT_ROOT}, since its .venv, or this command, was "
-                         f"made there; make one of its own: delete {course / '.venv'}, if there is one, and type make "
-                         f"in {course}; for the other labs, call labs in {PROJECT_ROOT}")
+        raise UsageError(f"in {course} this command would work on the labs of {PROJECT_ROOT}, where it was made; "
+                         f"delete {course / '.venv'}, if it is there, and type make in {course}, or call labs in "
+                         f"{PROJECT_ROOT}")
 
 
 def lab_names():

@@ -54,8 +54,8 @@ def make_report(folder):
         with replacing(folder / "index.html") as part:
             part.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write the report into {folder}: {error.strerror}; copy the runs to where you may "
-                         "write") from None
+        raise UsageError(f"cannot write the report into {folder}: {error.strerror}; close results.csv in other "
+                         "programs, or copy the runs to where you may write") from None
     return folder / "index.html"
 
 
