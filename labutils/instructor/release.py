@@ -18,7 +18,7 @@ from .labs import UsageError, lab_names, lab_title, read_lab
 
 # besides the notebooks
 PARTS = ("labutils", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
-         "LICENSE-text", "docs/speed.md", "notebooks/quick", "notebooks/expected")
+         "LICENSE-text", "CITATION.cff", "docs/speed.md", "notebooks/quick", "notebooks/expected")
 # targets of the Makefile that need files which are not handed out, or that end at the first exercise that is not done
 NO_TESTS = ("test", "check", "lint", "gallery", "book", "book-solutions", r"\.venv/(tests|docs)-installed")
 NO_TARGETS = {"student": ("labs", "full", *NO_TESTS), "solutions": NO_TESTS}

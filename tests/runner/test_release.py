@@ -123,7 +123,7 @@ def test_a_release_has_all_that_it_needs(released):
     for version in ("student", "solutions"):
         for part in (f"notebooks/{lab}.ipynb", f"notebooks/quick/{lab}.yml", f"notebooks/expected/{lab}.yml",
                      "labutils/checks/__init__.py", "Makefile", "constraints.txt", "README.md",
-                     "LICENSE", "checkpoints/card.json", "docs/speed.md"):
+                     "LICENSE", "LICENSE-text", "checkpoints/card.json", "docs/speed.md"):
             assert (released / version / part).is_file(), part
         assert not list((released / version).rglob("__pycache__")) and not list((released / version).rglob("tests"))
     assert (released / f"solutions/notebooks/{lab}.ipynb").read_text() == notebook_path(lab).read_text()
@@ -166,7 +166,7 @@ def test_a_version_has_a_readme_and_a_makefile_of_its_own(released, version, tar
                             check=True).stdout
     assert "/lab/tree/notebooks" in opened.splitlines()[-1] and "-e .\n" in opened and "tests-installed" not in makefile
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
-    assert len(links) == len(LABS) + 1 and all((folder / link).exists() for link in links)
+    assert len(links) == len(LABS) + 3 and all((folder / link).exists() for link in links)
     assert all(part in readme for part in ("make lab\n", "`digits`", "conda env create", "[MIT](LICENSE)"))
     assert ".venv\\Scripts\\jupyter lab notebooks\n" in readme, "Windows has no make"
     assert ("YOUR CODE HERE" in readme) == (version == "student")
