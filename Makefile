@@ -56,7 +56,7 @@ book: .venv/docs-installed
 book-solutions: .venv/docs-installed
 	$(BIN)/python docs/book/build.py solutions
 
-# img/results.png, from what full runs have left in runs/
+# img/results.png and img/training.webp, from what full runs have left in runs/
 gallery: .venv/installed
 	$(BIN)/python img/gallery.py
 
