@@ -222,7 +222,7 @@ def read_card():
     """Return the card of the course's weights: {name: {"lab", "dataset", "epochs", ..., "sha256"}}."""
     path = PRETRAINED_DIR / "card.json"
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}); restore it with 'git checkout checkpoints'") from None
 

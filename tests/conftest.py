@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import os
 import shutil
 import signal
 import threading
@@ -15,8 +16,12 @@ from helpers import idx, no_proxy, write_picture
 from labutils.data import SOURCES
 from labutils.data.idx import FILES
 
+# terminals, signals and a shell that Windows does not have
+collect_ignore = ["runner/test_run.py", "runner/test_cluster.py", "library/test_make.py"] if os.name == "nt" else []
+
 # a shell that starts the tests in the background leaves Ctrl-C and a closed terminal ignored, by children too
-for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+for number, handler in ((signal.SIGINT, signal.default_int_handler),
+                        (getattr(signal, "SIGHUP", signal.SIGINT), signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
 

@@ -136,7 +136,7 @@ def write_version(folder, notebooks):
     for name, notebook in notebooks.items():
         nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
     (folder / "README.md").write_text(readme(folder.name, notebooks), encoding="utf-8")
-    (folder / "Makefile").write_text(makefile(NO_TARGETS[folder.name]), encoding="utf-8")
+    (folder / "Makefile").write_text(makefile(NO_TARGETS[folder.name]), encoding="utf-8", newline="\n")
 
 
 def copy_parts(folder, parts):
