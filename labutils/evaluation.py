@@ -176,7 +176,10 @@ def precision_recall(real, samples, k=3, real_radii=None):
 
 
 def ball_radii(points, k=3):
-    """Return the distance (N,) from each of the points (N, d) to its k-th neighbour."""
+    """Return the distance (N,) from each of the points (N, d) to its k-th neighbour; raises `ValueError` for N <= k."""
+    if len(points) <= k:
+        raise BadValue(f"{len(points)} pictures: neighbour number {k} needs more than {k}; take a larger limit and a "
+                       "larger n_samples")
     radii = [torch.cdist(part, points).topk(k + 1, largest=False).values[:, k] for part in points.split(1000)]
     return torch.cat(radii)                 # k + 1, because a point is its own first neighbour
 
@@ -212,7 +215,8 @@ def evaluate_samples(classifier, draw, train_images, test_images, n_samples=10_0
                         each draw; far below the value of the test images, the samples are copies
     *_sd                standard deviation over the draws: `frechet_sd`, `kid_sd`, `precision_sd`, `recall_sd`
 
-    Raises `ValueError` for fewer than two draws, and if `draw` returns anything else than n uint8 pictures.
+    Raises `ValueError` for fewer than two draws, for three images or fewer, and if `draw` returns anything else than n
+    uint8 pictures.
     """
     if n_draws < 2:
         raise BadValue(f"n_draws={n_draws}: a standard deviation needs at least two")

@@ -56,9 +56,14 @@ def show_interrupt(shell, kind, error, trace, tb_offset=None):
 
 def require_positive(**settings):
     """Raise `ValueError` unless every setting is a whole number of at least 1."""
+    require_at_least(1, **settings)
+
+
+def require_at_least(least, **settings):
+    """Raise `ValueError` unless every setting is a whole number, and not below `least`."""
     for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BadValue(f"{name}={value!r}: must be a whole number of at least 1; "
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise BadValue(f"{name}={value!r}: must be a whole number of at least {least}; "
                            "set it in the parameters cell")
 
 

@@ -40,7 +40,7 @@ def load_dataset(name, data_dir=None, limit=None):
 
 
 def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image_range=(0, 1),
-                device="cpu", seed=0, image_shape=None):
+                device="cpu", seed=0, image_shape=None, min_batch=1):
     """Return `(train, test)`, two `InMemoryLoader`s for the data set `name`.
 
     name         one of `DATASETS`; "digits" and "faces" come with the project, "folder:PATH" is any
@@ -52,10 +52,12 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
     image_range  (low, high), the values of black and white
     seed         for the order of the training images; the test images keep their order
     image_shape  the (C, H, W) that the caller's networks need; None: any
+    min_batch    how many images a training batch needs, 2 for batch normalisation; if fewer would be left for the
+                 last batch, these are not taken
 
     Raises `ValueError` for a bad argument and `DatasetError` for missing or damaged files.
     """
-    require_count("batch_size", batch_size)
+    require_count("batch_size", batch_size, least=min_batch)
     if limit is not None:
         require_count("limit", limit, ", or None for all images")
     require_range(image_range)
@@ -65,7 +67,12 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
     if image_shape is not None and images.shape[1:] != image_shape:
         raise BadValue(f"dataset={name!r}: its pictures have the shape {tuple(images.shape[1:])} (channels, height, "
                        f"width), but the networks need {image_shape}: choose another data set, or adapt the networks")
-    train = InMemoryLoader(images[:limit].to(device), labels[:limit].to(device), batch_size,
+    if (n_train := len(images[:limit])) < min_batch:
+        raise BadValue(f"dataset={name!r}, limit={limit}: {n_train} training images, and a batch needs {min_batch}; "
+                       "take a larger limit, or another data set")
+    if n_train % batch_size < min_batch:
+        n_train -= n_train % batch_size
+    train = InMemoryLoader(images[:n_train].to(device), labels[:n_train].to(device), batch_size,
                            image_range=image_range, shuffle=True, seed=seed)
     test = InMemoryLoader(test_images[:limit].to(device), test_labels[:limit].to(device),
                           batch_size, image_range=image_range)
@@ -73,7 +80,7 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
     return train, test
 
 
-def require_count(name, value, hint=""):
-    """Raise `ValueError` unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadValue(f"{name}={value!r}: must be a whole number of at least 1{hint}")
+def require_count(name, value, hint="", least=1):
+    """Raise `ValueError` unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadValue(f"{name}={value!r}: must be a whole number of at least {least}{hint}")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from ..parameters import read_value
 from ..paths import PROJECT_ROOT
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
@@ -188,28 +189,20 @@ def declared_type(name, parameter, source):
 
 def parse_value(parameter, text, type_name, source):
     """Return the value that the text of one parameter means; raises `UsageError`."""
-    if text in ("None", "null"):
-        return None
     try:
-        if type_name == "bool":
-            return {"true": True, "false": False}[text.lower()]
-        return {"int": int, "float": float}.get(type_name, str)(text)
-    except (KeyError, ValueError):
+        return read_value(text, type_name)
+    except ValueError:
         raise UsageError(f"{source} {parameter} {text}: the parameter {parameter!r} takes a value of type "
                          f"{type_name}") from None
 
 
 def file_value(name, parameter, value, source):
-    """Return a value that a YAML file gives to a lab's parameter; raises `UsageError` for one of another type.
-
-    Text is read as on the command line: for YAML 1e-3 is text.
-    """
+    """Return a value that a YAML file gives to a lab's parameter; raises `UsageError` for one of another type."""
     type_name = declared_type(name, parameter, source)
     if isinstance(value, str):
         return parse_value(parameter, value, type_name, source)
-    if value is None or type(value).__name__ == type_name:
-        return value
-    if type_name == "float" and type(value) is int:
-        return float(value)
-    raise UsageError(f"{source} {parameter} {value!r}: the parameter {parameter!r} takes a value of type {type_name}"
-                     + ("; put it in quotes" if type_name == "str" else ""))
+    try:
+        return read_value(value, type_name)
+    except ValueError:
+        raise UsageError(f"{source} {parameter} {value!r}: the parameter {parameter!r} takes a value of type "
+                         f"{type_name}" + ("; put it in quotes" if "str" in type_name else "")) from None

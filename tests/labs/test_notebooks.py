@@ -18,6 +18,7 @@ from PIL import Image, ImageColor
 from labutils.instructor.bands import bands_of, check, read_expected
 from labutils.instructor.labs import lab_parameters, read_lab
 from labutils.instructor.record import Outcome, find_metrics
+from labutils.parameters import read_parameters
 from labutils.paths import PROJECT_ROOT
 
 COMMON = ["dataset", "data_dir", "epochs", "batch_size", "limit", "seed", "device", "pretrained", "resume", "out_dir",
@@ -182,14 +183,62 @@ def test_the_parameters_are_literals_with_type_and_meaning(lab):
         assert isinstance(node, ast.AnnAssign)
         assert isinstance(ast.literal_eval(node.value), (str, int, float, bool, type(None)))
         assert re.search(r"  # \w", line), line
+        assert re.fullmatch(r"bool|int|float|str" if ast.literal_eval(node.value) is not None
+                            else r"Optional\[(int|float|str)\]", ast.unparse(node.annotation)), line
         names.append(node.target.id)
     assert names[:len(COMMON)] == COMMON
     assert list(lab_parameters(lab)) == names     # as papermill reads them: some signs in a comment confuse it
 
 
+# by a parameter's type: what a run may give it, as text or as another number, and what that means; what it may not be
+MEANT = {"bool": {"false": False, "TRUE": True, " False": False}, "int": {"10": 10, 7.0: 7, "1e3": 1000, "1_000": 1000},
+         "float": {"1e-3": 0.001, "5": 5.0, 2: 2.0}, "str": {"digits": "digits", "007": "007"}}
+REFUSED = {"bool": ["no", "", 1, 0, None], "int": ["ten", "1.5", 2.5, True, "", "None", "inf", None],
+           "float": ["fast", True, "", "nan", float("inf"), 10**400, "null", None], "str": [7, 1e-3, True, None]}
+
+
+def read_by(lab, **given):
+    """Return a lab's parameters after the line that reads them, where a run has `given` some other values."""
+    source = parameters_cell(lab).source
+    space = {"In": [source, "# Parameters\n" + "".join(f"{name} = ...\n" for name in given), "this cell"]}
+    exec(f"from typing import Optional\n{source}", space)
+    space |= given
+    read_parameters(space)
+    return {name: space[name] for name in lab_parameters(lab)}
+
+
+@each_lab
+def test_each_parameter_is_read_by_its_type_or_refused_by_its_name(lab):
+    """Each bool, number and None as text, which papermill gives, and what else YAML may make of it."""
+    own = read_by(lab)
+    assert own == {name: ast.literal_eval(about["default"]) for name, about in lab_parameters(lab).items()}
+    for name, about in lab_parameters(lab).items():
+        kind = about["inferred_type_name"].removeprefix("Optional[").removesuffix("]")
+        optional = {text: None for text in ("None", "none", "null", "", None) if own[name] is None}
+        for given, meant in {**MEANT[kind], **optional}.items():
+            found = read_by(lab, **{name: given})
+            assert found == {**own, name: meant} and type(found[name]) is type(meant), (name, given)
+        for given in [value for value in REFUSED[kind] if value not in optional]:
+            with pytest.raises(ValueError) as error:
+                read_by(lab, **{name: given})
+            assert str(error.value).startswith(f"{name}={given!r}: must be ") and "parameters cell" in str(error.value)
+    with pytest.raises(ValueError, match="epoch = ...: this notebook has no such parameter; it has: dataset, data_dir"):
+        read_by(lab, epoch=5)
+
+
+@each_lab
+def test_the_set_up_reads_the_parameters_first(lab):
+    sources = [cell.source for cell in code_cells(notebook_path(lab))]
+    [set_up] = [source for source in sources if "set_up(" in source]
+    assert set_up.startswith("read_parameters(globals())") and "globals()" not in "".join(sources).replace(set_up, "")
+
+
 @each_lab
 def test_no_cell_gives_a_parameter_another_value(lab):
-    """Or a cell that is run again, after a change in the parameters cell, would take a value that nobody sees there."""
+    """Or a cell that is run again, after a change in the parameters cell, would take a value that nobody sees there.
+
+    `read_parameters` sets them, too: to the same value, as the type that is declared.
+    """
     parameters, changed = set(lab_parameters(lab)), {}
     for cell in code_cells(notebook_path(lab)):
         if "parameters" not in tags(cell):

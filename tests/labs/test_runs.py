@@ -26,6 +26,7 @@ from helpers import (
 from labutils.checkpoints import read_checkpoint
 from labutils.instructor.bands import bands_of, check, read_expected
 from labutils.instructor.jobs import stored_seconds
+from labutils.instructor.labs import effective_parameters, quick_settings
 from labutils.instructor.record import Outcome, find_metrics
 from labutils.instructor.release import release
 
@@ -36,9 +37,11 @@ each_lab = pytest.mark.parametrize("lab", LONGEST_FIRST)
 
 @each_lab
 def test_plain_papermill_runs_the_lab_as_the_readme_says_and_its_metrics_lie_in_their_bands(lab, tmp_path):
+    rate = effective_parameters(lab, quick_settings(lab))["learning_rate"]
+    as_text = ("-p", "pretrained", "false", "-p", "limit", "none", "-r", "learning_rate", rate)     # and read as meant
     done = command("papermill", f"notebooks/{lab}.ipynb", tmp_path / "out.ipynb", "--cwd", "notebooks",
                    "-f", f"notebooks/quick/{lab}.yml", "-p", "device", "cpu", "-p", "out_dir", tmp_path / "out",
-                   timeout=3600)
+                   *as_text, timeout=3600)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = find_metrics(nbformat.read(tmp_path / "out.ipynb", as_version=4))
     outside, n_compared = check([Outcome(lab, "ok", 0, metrics)], bands_of([lab], "quick"))

@@ -73,6 +73,9 @@ def test_too_few_pictures_are_refused():
         kid(torch.zeros(1, 3), torch.zeros(5, 3))
     with pytest.raises(ValueError, match="more than k=3"):
         precision_recall(torch.rand(3, 2), torch.rand(10, 2))
+    with pytest.raises(ValueError, match="3 pictures: neighbour number 3 .* a larger limit and a larger n_samples"):
+        ball_radii(torch.rand(3, 2))
+    assert len(ball_radii(torch.rand(4, 2))) == 4
 
 
 # ---------------------------------------------------------------------------------- kernel distance

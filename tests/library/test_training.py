@@ -11,7 +11,7 @@ from torch import nn
 
 from labutils import CheckpointError, Training, get_loaders, seed_everything
 from labutils.checkpoints import read_checkpoint, save_checkpoint
-from labutils.training import AverageMeter, init_weights, require_positive, set_up
+from labutils.training import AverageMeter, init_weights, require_at_least, require_positive, set_up
 
 
 def test_set_up_seeds_keeps_memory_makes_the_folder_and_names_the_device(tmp_path, capsys, monkeypatch):
@@ -34,6 +34,12 @@ def test_require_positive_names_setting_and_value(epochs):
     with pytest.raises(ValueError) as error:
         require_positive(batch=1, epochs=epochs)
     assert f"epochs={epochs!r}" in str(error.value)
+
+
+def test_require_at_least_names_the_least():
+    require_at_least(10, n_samples=10)
+    with pytest.raises(ValueError, match="n_samples=9: must be a whole number of at least 10; set it in"):
+        require_at_least(10, epochs=10, n_samples=9)
 
 
 def test_init_weights_follows_dcgan():

@@ -44,11 +44,11 @@ def test_values_keep_their_types_and_equal_ones_run_once(notebooks):
     runs = plan(["01_one"], [("rate", "1,1.0,1e0,2"), ("pretrained", "True,false"), ("dataset", "1,None")])
     assert len(runs) == 8 and {type(run.parameters["rate"]) for run in runs} == {float}
     assert {run.parameters["pretrained"] for run in runs} == {True, False}
-    assert {run.parameters["dataset"] for run in runs} == {"1", None}
-    path = file(notebooks, "[{lab: 01_one, rate: [1, 2.5, 1e-3], seed: '7', pretrained: true, dataset: null}]")
+    assert {run.parameters["dataset"] for run in runs} == {"1", "None"}
+    path = file(notebooks, "[{lab: 01_one, rate: [1, 2.5, 1e-3], seed: '7', pretrained: 'false', epochs: 2.0}]")
     runs = plan([], [], path)
     assert [run.parameters["rate"] for run in runs] == [1.0, 2.5, 0.001] and type(runs[0].parameters["rate"]) is float
-    assert runs[0].parameters == {"rate": 1.0, "seed": 7, "pretrained": True, "dataset": None}
+    assert runs[0].parameters == {"rate": 1.0, "seed": 7, "pretrained": False, "epochs": 2}
 
 
 def test_quick_is_below_the_file_and_the_file_below_p(notebooks):
@@ -88,8 +88,9 @@ def test_long_values_in_any_script_make_folders_that_a_disk_takes(notebooks, tmp
 def test_names_of_folders_hold_on_windows_too():
     """No dot at the end, which it drops; none of its signs; room for the folders above and the files below."""
     found = names(["01_one"], [("dataset", rf"a.,a,b:c,b?c,x<y>|,c\d,{'e' * 90}"), ("value", "1000000000,2000000000"),
-                               ("rate", "1.23456789012345,2.3"), ("epochs", "100000000,200000000")])
-    assert len({name.casefold() for name in found}) == 7 * 8 and max(map(len, found)) < 140
+                               ("rate", "1.23456789012345,2.3"), ("epochs", "100000000,200000000"),
+                               ("seed", "100000000,200000000"), ("pretrained", "true,false")])
+    assert len({name.casefold() for name in found}) == 7 * 32 and max(map(len, found)) < 130
     assert not any(set(name) & set('<>:"/\\|?*') or name.endswith((".", " ")) for name in found)
     assert names(["01_one"], [("dataset", "a.,b")]) == ["01_one,dataset=a", "01_one,dataset=b"]
 
@@ -119,6 +120,7 @@ def test_a_damaged_lab_is_planned_and_will_fail(notebooks):
     ("- {lab: 7}", ["7", "01_one"]),
     ("- {lab: {a: b}}", ["01_one"]),
     ("- {lab: 01_one, epochs: 2.5}", ["epochs 2.5", "int"]),
+    ("- {lab: 01_one, epochs: null}", ["epochs None", "int"]),
     ("- {lab: 01_one, epochs: true}", ["epochs True", "int"]),
     ("- {lab: 01_one, epochs: ten}", ["epochs ten", "int"]),
     ("- {lab: 01_one, dataset: 2020-01-01}", ["datetime", "str", "quotes"]),
