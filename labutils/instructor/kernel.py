@@ -75,7 +75,7 @@ class Watch:
         if killed and (self.peak_memory > 0.8 * limit or out_of_memory_kills() > self.kills_before):
             return (f"killed {self.where()}, probably for want of memory: {held}; "
                     "a smaller batch_size or limit needs less")
-        name = signal.Signals(-self.exit_code).name
+        name = {number.value: number.name for number in signal.Signals}.get(-self.exit_code, "a signal")
         way_out = "run it again" if killed else EXAMINE
         return f"killed {self.where()} by {name}, while {held} of memory; {way_out}"
 

@@ -635,6 +635,7 @@ def test_sockets_of_killed_runners_go_and_nothing_else(tmp_path, monkeypatch):
     (-9, 0.4e9, 1, ["killed in cell 2 of 3, probably for want of memory: it held 0.4 of 8.0 GB"]),
     (-9, 0.4e9, 0, ["killed in cell 2 of 3 by SIGKILL, while it held 0.4 of 8.0 GB of memory; run it again"]),
     (-11, 7.9e9, 0, ["killed in cell 2 of 3 by SIGSEGV, while it held 7.9 of 8.0 GB", "'labs doctor'"]),
+    (-63, 1e9, 0, ["killed in cell 2 of 3 by a signal, while it held 1.0 of 8.0 GB"]),
     (3, 7.9e9, 1, ["the kernel ended in cell 2 of 3 with exit code 3; 'labs doctor'"]),
     (None, 0, 0, ["the kernel ended in cell 2 of 3; 'labs doctor'"])])
 def test_a_death_is_told_with_its_place_and_cause(monkeypatch, exit_code, peak, kills, parts):
