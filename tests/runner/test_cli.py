@@ -201,8 +201,9 @@ def test_the_name_of_a_lab_is_itself_although_another_one_begins_with_it(monkeyp
         write_lab(tmp_path, name)
     monkeypatch.setattr(labs, "NOTEBOOKS", tmp_path)
     assert labs.full_name("02_vae") == "02_vae" and labs.full_name("02_vae_") == "02_vae_more"
-    with pytest.raises(labs.UsageError, match="'02' is the start of 02_vae, 02_vae_more; say which"):
-        labs.full_name("02")
+    for name, fault in {"02": "'02' is the start of 02_vae, 02_vae_more; say which", "": "there is no lab ''"}.items():
+        with pytest.raises(labs.UsageError, match=fault):
+            labs.full_name(name)
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "01"], ["run"], ["run", "--quick"], ["run", "01_good"],
