@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import nbformat
 
 from ..paths import PROJECT_ROOT
-from .colab import repository, set_address
+from .colab import CELL_ID, repository, set_address
 from .jupyter import KERNEL
 from .labs import UsageError, lab_names, lab_title, read_lab
 
@@ -191,12 +191,13 @@ def student_version(name, notebook):
 
 
 def for_students(notebook):
-    """Return a copy of a lab's notebook without outputs, answers and folded cells; its solutions are still in it."""
+    """Return a copy of a lab's notebook without outputs and answers; its solutions are still in it, and not folded."""
     copy = deepcopy(notebook)
     copy.cells = [cell for cell in copy.cells if not TEACHERS_ONLY & set(cell.metadata.get("tags", []))]
     copy.metadata = {key: value for key, value in notebook.metadata.items() if key in ("kernelspec", "language_info")}
     for cell in copy.cells:
-        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "nbgrader")}
+        kept = ("tags", "nbgrader") + ("jupyter",) * (cell.get("id") == CELL_ID)    # which stays folded
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in kept}
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     return copy

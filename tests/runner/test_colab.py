@@ -31,6 +31,7 @@ NOT_THERE = {"papermill", "nbval", "jupyterlab", "latex2mathml", "nbgrader"}
 def test_each_lab_begins_with_the_cell_and_knows_where_the_course_lies(lab):
     first = code_cells(notebook_path(lab))[0]
     assert first.id == colab.CELL_ID and {"skip-execution", "nbval-skip"} <= set(tags(first))
+    assert first.metadata.jupyter.source_hidden, "folded: it is no part of the lesson"
     assert first.source == colab.source(colab.repository()), "python -m labutils.instructor.colab"
 
 

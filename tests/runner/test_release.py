@@ -13,7 +13,7 @@ import pytest
 from helpers import LABS, definitions, notebook_path, solutions, tags
 
 from labutils import checks
-from labutils.instructor import cli, labs
+from labutils.instructor import cli, colab, labs
 from labutils.instructor.labs import UsageError, read_lab
 from labutils.instructor.release import read_labs, release, student_version
 from labutils.paths import PROJECT_ROOT
@@ -70,7 +70,8 @@ def test_nothing_of_a_solution_is_left(lab):
     student = student_version(lab, notebook)
     text = json.dumps(student)
     assert "SOLUTION" not in text and "HIDDEN" not in text and '"answer"' not in text and "<details>" not in text
-    assert "source_hidden" not in text and '"outputs": [{' not in text
+    folded = [cell.id for cell in student.cells if "jupyter" in cell.metadata]
+    assert folded == [colab.CELL_ID] and '"outputs": [{' not in text
     elsewhere = "".join(cell.source for cell in notebook.cells if not cell.metadata.get("nbgrader", {}).get("solution"))
     for cell in solutions(notebook).values():
         for line in solution_lines(cell):
