@@ -7,6 +7,7 @@ import time
 from html import escape
 
 import matplotlib.pyplot as plt
+from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
@@ -144,9 +145,11 @@ class LiveDisplay:
 def in_open_notebook():
     """Tell whether the kernel belongs to an open notebook.
 
-    Jupyter's server gives its kernels the notebook's name; VS Code and Colab have variables of their own (tqdm knows
-    VS Code by the same one).
+    Jupyter's server gives its kernels the notebook's name, and Colab has a variable of its own. VS Code puts the path
+    of the notebook among its variables; VSCODE_PID alone, which it sets too, is missing in WSL and in containers.
     """
+    if (shell := get_ipython()) and "__vsc_ipynb_file__" in shell.user_ns:
+        return True
     return not os.environ.keys().isdisjoint({"JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"})
 
 

@@ -1,6 +1,7 @@
 """What every training needs around the model: the set-up, initial weights, means, and the bookkeeping of a loop."""
 
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -150,7 +151,8 @@ class Training:
     out_dir          folder for its files; a relative path is taken from the project's root
     settings         what describes the training: {name: a value that JSON can hold}; a resume needs the same settings
     curves           names of the lists in the history that are drawn during the training, in an open notebook
-    resume           continue after the last complete epoch, if the state of this training is in `out_dir`
+    resume           continue after the last complete epoch, if the state of this training is in `out_dir`, where a
+                     notebook in the same folder has left it
     tensorboard_dir  folder for TensorBoard's event files; None: none are written
     modules          the networks whose weights are saved, by name
 
@@ -203,7 +205,7 @@ class Training:
             yield self.epoch
             self.n_epochs = self.epoch
             self.n_images += loader.n_images
-            save_state(self.state_path, self.settings, self.epoch, self.parts, [self.history, self.pictures])
+            save_state(self.state_path, self.state_settings(), self.epoch, self.parts, [self.history, self.pictures])
         self.seconds += time.perf_counter() - self.start
         self.live.close(self.last_line())
         Training.running = None
@@ -214,10 +216,22 @@ class Training:
         shell = get_ipython()
         Training.running = self, shell and shell.execution_count
         if self.resume and self.state_path.is_file():
-            self.n_epochs, (self.history, self.pictures) = load_state(self.state_path, self.settings, parts)
+            self.n_epochs, (self.history, self.pictures) = load_state(self.state_path, self.state_settings(), parts)
             print(f"going on after epoch {self.n_epochs}, from {self.state_path.name}")
             self.first = self.n_epochs + 1
         self.live = LiveDisplay(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
+
+    def state_settings(self):
+        """Return what must be the same when a training goes on: its settings, and the folder of its notebook.
+
+        The state stays when the training has ended: more epochs may follow, and a notebook that is run again after a
+        kernel has died takes the trainings that had ended from there. It is of no use to a notebook in another folder,
+        such as that of another student, which may train with other code. The folder is told from the project's root,
+        so that a course can be moved.
+        """
+        here = Path.cwd()       # of the kernel
+        folder = here.relative_to(PROJECT_ROOT) if here.is_relative_to(PROJECT_ROOT) else here
+        return {**self.settings, "notebook_folder": folder.as_posix()}
 
     def last_line(self):
         """Return what is left of the display: epochs, time, and the last values of the curves."""

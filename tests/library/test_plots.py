@@ -1,6 +1,7 @@
 """The display of a training that goes on: a line, and curves that grow."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,16 @@ def test_other_notebooks_are_known_by_their_variables(screen, monkeypatch, name)
     monkeypatch.delenv("JPY_SESSION_NAME")
     assert not plots.in_open_notebook()
     monkeypatch.setenv(name, "1")
+    assert plots.in_open_notebook()
+
+
+def test_vs_code_is_known_by_the_variable_that_it_sets_in_the_kernel(screen, monkeypatch):
+    """In WSL and in containers its kernels have none of its environment."""
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    shell = SimpleNamespace(user_ns={})
+    monkeypatch.setattr(plots, "get_ipython", lambda: shell)
+    assert not plots.in_open_notebook()
+    shell.user_ns["__vsc_ipynb_file__"] = "/home/ada/02_vae.ipynb"
     assert plots.in_open_notebook()
 
 

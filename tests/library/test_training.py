@@ -11,6 +11,7 @@ from torch import nn
 
 from labutils import CheckpointError, Training, get_loaders, seed_everything
 from labutils.checkpoints import read_checkpoint, save_checkpoint
+from labutils.paths import PROJECT_ROOT
 from labutils.training import AverageMeter, init_weights, require_at_least, require_positive, set_up
 
 
@@ -275,6 +276,21 @@ def test_an_interrupt_ends_in_one_line(tmp_path, kernel, cell, line):
     assert kernel("1 / 0")["status"] == "error", "the kernel lives"
 
 
+@pytest.mark.slow
+def test_vs_code_gets_one_display_that_is_updated(tmp_path, kernel):
+    """As its kernels have it: a variable with the notebook's path. Everything goes to one display, by its id."""
+    said = []
+    assert kernel(KERNEL.format(folder=tmp_path))["status"] == "ok"
+    kernel("__vsc_ipynb_file__ = 'lab.ipynb'")
+    kernel(f"training = Training('a', '{tmp_path}', {{}}, network=torch.nn.Linear(1, 1))\n"
+           "for epoch in training.epochs(4, loader):\n    list(training.batches())", said=said)
+    kernel("del __vsc_ipynb_file__")
+    shown = [message for message in said if "transient" in message]
+    assert len(shown) > 1 and len({message["transient"]["display_id"] for message in shown}) == 1
+    assert "a: epoch 1 of 4, batch 1 of 2" in shown[0]["data"]["text/html"]
+    assert shown[-1]["data"]["text/plain"].startswith("a: 4 epochs in ")
+
+
 @pytest.fixture(scope="module")
 def kernel():
     """A real kernel; gives kernel(code, interrupt_at=None, said=None) -> its reply.
@@ -329,6 +345,25 @@ def test_the_state_of_another_run_is_refused_by_the_setting_that_differs(tmp_pat
         train(tmp_path, 2, resume=True, settings={"seed": 1})
     with pytest.raises(CheckpointError, match=r"does not fit 'network'.*resume=False"):
         train(tmp_path, 2, resume=True, hidden=5)
+
+
+@pytest.mark.parametrize("n_epochs", [1, 3], ids=["finished", "interrupted"])
+def test_no_hand_in_goes_on_from_that_of_another_student(tmp_path, monkeypatch, n_epochs):
+    """Two notebooks in one checkout, with the same parameters, so that both write to one folder."""
+    for name in ("ada", "ben"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "ada")
+    train(tmp_path / "out", 1)
+    monkeypatch.chdir(tmp_path / "ben")
+    with pytest.raises(CheckpointError, match=r"a\.state was written with notebook_folder='.*/ada', this training has "
+                                              r"notebook_folder='.*/ben'.*resume=False"):
+        train(tmp_path / "out", n_epochs, resume=True)
+    monkeypatch.chdir(tmp_path / "ada")
+    assert train(tmp_path / "out", n_epochs, resume=True)[1].n_epochs == n_epochs
+    monkeypatch.chdir(PROJECT_ROOT / "tests")
+    train(tmp_path / "out", 1)
+    folder = read_checkpoint(tmp_path / "out/a.state")[0]["settings"]["notebook_folder"]
+    assert folder == "tests", "a course that is moved keeps its states"
 
 
 @pytest.mark.parametrize("n_bytes", [0, -20], ids=["empty", "cut"])
