@@ -1,5 +1,7 @@
 """The book: no solution in the students', folded ones in the instructors', links that lead somewhere, and its pages."""
 
+import base64
+import hashlib
 import html
 import json
 import os
@@ -11,7 +13,6 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
-from bs4 import BeautifulSoup
 from filelock import FileLock
 from helpers import LABS, PROJECT_ROOT, command, notebook_path, page_flaws, tags
 
@@ -56,6 +57,13 @@ def secrets():
             for lab, texts in hidden.items()}
 
 
+def pictures():
+    """Return the names that pictures printed by solutions have in a book: their SHA-256."""
+    cells = [cell for lab in LABS for cell in nbformat.read(notebook_path(lab), 4).cells if "nbgrader" in cell.metadata]
+    return {hashlib.sha256(base64.b64decode(output.data["image/png"])).hexdigest()
+            for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})}
+
+
 def printed(cell):
     """Return the texts of a cell's outputs, and the descriptions of its pictures."""
     outputs = cell.get("outputs", [])
@@ -93,33 +101,38 @@ def test_no_file_of_the_students_book_has_a_piece_of_a_solution(book):
         assert leaks == {}, lab
         page = solutions[f"notebooks/{lab}.html"]
         assert [piece for piece in hidden if piece not in page] == [], lab      # or the search would find nothing
+    drawn, shown = ({path.stem for path in book(version).glob("_images/*")} for version in ("solutions", "student"))
+    assert pictures() and pictures() <= drawn - shown
 
 
 def test_the_instructors_book_folds_the_solutions_and_the_students_has_stubs(book):
     for lab in LABS:
-        cells = {version: BeautifulSoup(book(version).joinpath(f"notebooks/{lab}.html").read_bytes(), "html.parser")
-                 .select(".cell_input, details:has(> .cell_input)") for version in ("student", "solutions")}
-        solved = [cell for cell in cells["solutions"] if "BEGIN SOLUTION" in cell.text]
-        stubs = [cell for cell in cells["student"] if "YOUR CODE HERE" in cell.text]
-        assert len(stubs) == len(solved) / 2 > 0        # each solution is in a details element, and in its input
-        assert {cell.name for cell in solved[::2]} == {"details"} and not any(cell.has_attr("open") for cell in solved)
-        assert {cell.name for cell in stubs} == {"div"}
+        solved, stubs = (book(version).joinpath(f"notebooks/{lab}.html").read_text(encoding="utf-8").split(mark)[:-1]
+                         for version, mark in (("solutions", "### BEGIN SOLUTION"), ("student", "# YOUR CODE HERE")))
+        assert len(solved) == len(stubs) > 0
+        assert all(folded(before) for before in solved) and not any(folded(before) for before in stubs)
+
+
+def folded(before):
+    """Tell whether the text before a place in a page leaves a cell that is folded open."""
+    return before.rfind('<details class="admonition hide above-input">') > before.rfind("</details>")
 
 
 # ------------------------------------------------------------------------------------------- pages
 
 class Page(HTMLParser):
-    """The ids of a page, and [(tag, address)] of what it leads to or shows."""
+    """The ids of a page, [(tag, address)] of what it leads to or shows, and the descriptions of its pictures."""
 
     def __init__(self, path):
         super().__init__()
-        self.ids, self.links = set(), []
+        self.ids, self.links, self.alts = set(), [], []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.ids.add(attributes.get("id"))
         addresses = [attributes.get("href"), attributes.get("src"), *(attributes.get("srcset") or "").split(",")]
+        self.alts += [attributes.get("alt")] if tag == "img" else []
         self.links += [(tag, address.split()[0]) for address in addresses if address]
 
 
@@ -128,6 +141,7 @@ def test_each_link_within_the_book_leads_somewhere_and_no_page_needs_another_hos
     folder = book(version)
     pages = {path: Page(path) for path in html_pages(folder)}
     for path, page in pages.items():
+        assert all(alt and not alt.endswith((".png", ".svg")) for alt in page.alts), path    # its path, if it has none
         for tag, address in page.links:
             parts = urlsplit(address)
             if parts.scheme or parts.netloc:
