@@ -73,16 +73,22 @@ def for_students(name, notebook):
     for cell in student.cells:
         if cell.cell_type == "code" and "nbgrader" not in cell.metadata:
             cell.outputs, cell.execution_count = stored[cell.id].outputs, stored[cell.id].execution_count
+            fold(cell, stored[cell.id])
     return student
 
 
 def for_instructors(_, notebook):
-    """Return a copy of a lab in which the cells that JupyterLab folds are folded in the book, too."""
+    """Return a copy of a lab with folded solutions."""
     copy = deepcopy(notebook)
     for cell in copy.cells:
-        if cell.metadata.get("jupyter", {}).get("source_hidden"):
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+        fold(cell, cell)
     return copy
+
+
+def fold(cell, stored):
+    """Fold a cell in the book if JupyterLab folds it as it is stored."""
+    if stored.metadata.get("jupyter", {}).get("source_hidden"):
+        cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
 
 
 VERSIONS = {"student": for_students, "solutions": for_instructors}

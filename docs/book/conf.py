@@ -75,7 +75,7 @@ def block_to_rst(block):
 def text_to_rst(text):
     """Rewrite a text: what is between backquotes is code, and no other sign has a meaning."""
     parts = re.split(r"`([^`]*)`", text)
-    parts[::2] = [re.sub(r"([\\*|_])", r"\\\1", part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"^(?=\w)", r"\\ ", re.sub(r"([\\*|_])", r"\\\1", part)) for part in parts[::2]]
     parts[1::2] = [f"``{part}``" for part in parts[1::2]]
     return "".join(parts)
 

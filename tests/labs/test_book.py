@@ -178,6 +178,13 @@ def allowed(flaw):
     return flaw.startswith(("link ", "<math ")) or "$LABS_DATA_DIR" in flaw
 
 
+def test_docstrings_become_prose_code_and_tables(book):
+    page = re.sub(r"</?span[^>]*>", "", book("student").joinpath("labutils.html").read_text(encoding="utf-8"))
+    assert "``" not in page and "docutils literal notranslate\">InMemoryLoader</code>s for the data set" in page
+    assert re.search(r'<dt><code class="docutils literal notranslate">limit</code></dt>\s*<dd><p>the most', page)
+    assert re.search(r"<pre>step = GraphedStep\(lambda", page)      # an example
+
+
 def test_the_zip_is_small_and_has_what_the_folder_has(book):
     for version in ("student", "solutions"):
         packed = book(version).with_suffix(".zip")
