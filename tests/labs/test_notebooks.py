@@ -301,7 +301,8 @@ def test_the_seed_decides_the_order_of_the_data_and_all_random_numbers(lab, tmp_
 
 @each_lab
 @pytest.mark.parametrize("name, value", [("epochs", 0), ("dataset", "mnits"), ("batch_size", 0), ("limit", -1),
-                                         ("n_samples", 0), ("seed", -1), ("device", "gpu")])
+                                         ("n_samples", 0), ("seed", -1), ("device", "gpu"), ("limit", 9),
+                                         ("n_samples", 9), ("sweep_images", 9), ("faces_batch_size", 1)])
 def test_a_bad_value_is_named_before_any_training(lab, tmp_path, name, value):
     if name not in lab_parameters(lab):
         pytest.skip(f"{lab} has no {name}")

@@ -49,11 +49,14 @@ def test_a_lab_that_raises_is_not_refreshed_and_the_others_are(notebooks, capsys
 
 def test_weights_are_shipped_from_a_new_training_at_the_lessons_values(notebooks, tmp_path, shipped):
     write_lab(notebooks, "01_good", [SAVES, RESULT.replace("value", "resume")])
+    lab = notebooks / "01_good.ipynb"
+    lab.write_text(lab.read_text().replace('"name": "python3"', '"name": "ada-env"'))      # a kernel of one's own
     folder = tmp_path / "runs/refresh/01_good"      # with a stopped training, and weights that somebody put there
     folder.mkdir(parents=True)
     for name in ("vae.state", "old.safetensors"):
         (folder / name).write_text("")
     assert cli.main(["refresh", "01_good"]) == 0
+    assert nbformat.read(lab, 4).metadata.kernelspec.name == "python3"
     assert read_json(folder / "run.json")["parameters"] == {} and not read_json(folder / "results.json")["loss"]
     assert sorted(path.name for path in shipped.iterdir()) == ["README.md", "card.json", "net.safetensors"]
     about = read_json(shipped / "card.json")["net"]
