@@ -16,6 +16,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+from ..limits import cores, memory_limit
 from ..paths import PROJECT_ROOT, project_path
 
 FAULT = "fault"
@@ -55,6 +56,9 @@ def system():
     if not (PROJECT_ROOT / "pyproject.toml").is_file():
         yield FAULT, f"labutils is in {PROJECT_ROOT}, without the project around it; in the project's folder: {INSTALL}"
     yield "python", f"{platform.python_version()} ({sys.executable}) on {platform.platform()}"
+    if (platform.system(), platform.machine()) == ("Darwin", "x86_64"):
+        yield FAULT, ("this Python is for Macs with an Intel processor, for which there is no torch above 2.2, too old "
+                      "for the labs: use another computer, or Colab; a Mac with an M processor needs Python for arm64")
 
 
 def packages():
@@ -66,14 +70,18 @@ def packages():
     pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
     pins = {pin.name: str(pin.specifier).removeprefix("==") for pin in pinned
             if pin.marker is None or pin.marker.evaluate()}     # those of this system
-    needed = [Requirement(text).name for text in project["dependencies"]]
-    found = {name: installed_version(name) for name in {*needed, *pins}}
-    for name in needed:
+    needed = map(Requirement, project["dependencies"])
+    fits = {need.name: need.specifier for need in needed if need.marker is None or need.marker.evaluate()}
+    found = {name: installed_version(name) for name in {*fits, *pins}}
+    for name in fits:
         yield name, found[name] or "missing"
+    old = [name for name in fits if found[name] and not fits[name].contains(found[name], prereleases=True)]
     # a local label (2.15.0+cpu) says how a version was built, not which one it is
-    wrong = [f"{name} {found[name]} (not {pin})" for name, pin in pins.items()
-             if found[name] and Version(found[name]).public != pin]
-    for what, names in (("missing", [name for name in needed if not found[name]]), ("of another version", wrong)):
+    other = [name for name, pin in pins.items()
+             if found[name] and name not in old and Version(found[name]).public != pin]
+    for what, names in (("missing", [name for name in fits if not found[name]]),
+                        ("too old for the labs", [f"{name} {found[name]} (not {fits[name]})" for name in old]),
+                        ("of another version", [f"{name} {found[name]} (not {pins[name]})" for name in other])):
         if names:
             yield FAULT, f"packages {what}: {listed(names)}; {INSTALL}"
 
@@ -160,13 +168,16 @@ def last_line(text):
 
 
 def memory():
-    """Look at memory and disk space."""
+    """Look at cores, memory and disk space: what this process may use of them."""
     import psutil
     found, disk = psutil.virtual_memory(), shutil.disk_usage(PROJECT_ROOT)
-    yield "memory", f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB are free"
+    total = memory_limit(found.total)       # a container's may be less
+    free = min(found.available, total)
+    yield "cores", f"{cores()} of {os.cpu_count()} may be used"
+    yield "memory", f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free"
     yield "disk", f"{disk.free / 1e9:.1f} of {disk.total / 1e9:.1f} GB are free in {PROJECT_ROOT}"
-    if found.available < MIN_MEMORY:
-        yield FAULT, (f"only {found.available / 1e9:.1f} GB of memory are free; a lab may use {MIN_MEMORY / 1e9:.0f}; "
+    if free < MIN_MEMORY:
+        yield FAULT, (f"only {free / 1e9:.1f} GB of memory are free; a lab may use {MIN_MEMORY / 1e9:.0f}; "
                       "end other programs and kernels, or set 'limit' in the notebook")
     if disk.free < MIN_DISK:
         yield FAULT, (f"only {disk.free / 1e9:.1f} GB are free on the disk of {PROJECT_ROOT}; "
@@ -195,7 +206,9 @@ def data_sets():
         name, _, rest = line.partition(" ")
         if rest.strip().startswith("damaged"):
             yield FAULT, f"the data set {name} is {rest.strip()}"
-        elif not line.startswith("looked"):
+        elif name == "downloads":
+            yield "proxy of downloads", rest.partition("the proxy ")[2]
+        elif name != "looked":
             yield f"data set {name}", rest.strip()
     if not child.stdout:
         yield FAULT, f"'labs data' fails ({last_line(child.stderr)}); the faults named before this one may be why"

@@ -120,6 +120,12 @@ BREAKAGES = {
     "a package of another version": (
         lambda p, m: write(p / "constraints.txt", "numpy==0.1\n"),
         [f"numpy {metadata.version('numpy')} (not 0.1)", doctor.INSTALL]),
+    "a package that is too old": (
+        lambda p, m: write(p / "pyproject.toml", '[project]\ndependencies = ["numpy>=99"]\n'),
+        [f"packages too old for the labs: numpy {metadata.version('numpy')} (not >=99)", doctor.INSTALL]),
+    "a Mac with an Intel processor": (
+        lambda p, m: (m.setattr("platform.system", lambda: "Darwin"), m.setattr("platform.machine", lambda: "x86_64")),
+        ["Intel processor", "no torch above 2.2", "Colab", "arm64"]),
     "no project around labutils": (
         lambda p, m: (p / "pyproject.toml").unlink(),
         ["without the project around it", doctor.INSTALL]),
@@ -158,6 +164,15 @@ def test_a_fault_is_named_in_one_line_with_the_way_out(project, capsys, monkeypa
     assert len(found) == 1 or breakage in ("no project around labutils", "torch kills Python"), found
 
 
+def test_what_labs_data_says_of_missing_sets_and_the_proxy_is_told(project, capsys, monkeypatch):
+    said = ("mnist     missing   /sets lacks t10k-labels-idx1-ubyte; 'labs data mnist' fetches it into /sets\n"
+            "looked for in /sets\ndownloads go through the proxy proxy.example.org:3128\n")
+    monkeypatch.setattr(doctor, "python", lambda *arguments: subprocess.CompletedProcess(arguments, 0, said, ""))
+    lines = dict(doctor.data_sets())
+    assert "lacks t10k-labels-idx1-ubyte" in lines["data set mnist"]
+    assert lines == {"data set mnist": lines["data set mnist"], "proxy of downloads": "proxy.example.org:3128"}
+
+
 def test_a_data_folder_at_home_is_no_fault(project, capsys, monkeypatch):
     (project / "home/sets").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(project / "home"))
@@ -186,6 +201,16 @@ def test_little_memory_and_a_full_disk(project, capsys, monkeypatch, memory, dis
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1e12, 0, disk))
     code, [found], _ = faults(capsys)
     assert code == 1 and part in found
+
+
+def test_cores_and_memory_are_those_of_the_container(project, capsys, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("memory", "total available")(64e9, 50e9))
+    monkeypatch.setattr(doctor, "memory_limit", lambda machine: machine / 64)
+    monkeypatch.setattr(doctor, "cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    code, [found], printed = faults(capsys)
+    assert code == 1 and "only 1.0 GB of memory are free" in found
+    assert "2 of 64 may be used" in printed and "1.0 of 1.0 GB are free" in printed
 
 
 @pytest.mark.parametrize("module, probe", [("psutil", "memory"), ("jupyter_client.kernelspec", "kernels"),
