@@ -22,7 +22,7 @@ from .device import get_device, seed_everything
 from .errors import BadValue
 from .images import encode, save_image
 from .limits import cores
-from .paths import make_dir, project_path
+from .paths import PROJECT_ROOT, make_dir, project_path
 from .plots import LiveDisplay
 from .results import duration
 from .speed import keep_memory
@@ -102,7 +102,7 @@ class AverageMeter:
         """Add `value`, a number or a tensor with one element: the mean over `n` cases."""
         if isinstance(value, torch.Tensor):
             if not isinstance(self._sum, torch.Tensor):
-                dtype = torch.float32 if value.device.type == "mps" else torch.float64      # MPS has no float64
+                dtype = torch.float64 if value.device.type in ("cpu", "cuda") else torch.float32    # MPS has no float64
                 self._sum = torch.tensor(self._sum, dtype=dtype, device=value.device)
             self._sum.add_(value.detach().reshape(()), alpha=n)     # one call, and no wait for the device
         else:
