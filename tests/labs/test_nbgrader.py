@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import json
 import os
 import re
 from copy import deepcopy
@@ -16,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labutils.instructor import cli
+from labutils.instructor.colab import CELL_ID
 from labutils.instructor.labs import UsageError
 from labutils.instructor.release import student_version
 
@@ -51,8 +53,8 @@ def check_released(folder, lab):
     assert stub.sub("", text) == stub.sub("", as_elsewhere) and "SOLUTION" not in text and "<details>" not in text
     assert "raise NotImplementedError('put your answer in the place of this line')" in text
     assert nbgrader_marks(released) == nbgrader_marks(notebook)
-    assert not any("jupyter" in cell.metadata or "answer" in tags(cell) or cell.get("outputs")
-                   for cell in released.cells)
+    assert [cell.id for cell in released.cells if "jupyter" in cell.metadata] == [CELL_ID]     # it alone is folded
+    assert not any("answer" in tags(cell) or cell.get("outputs") for cell in released.cells)
     assert sum("parameters" in tag for cell in released.cells for tag in tags(cell)) == 1
     links = re.findall(r"\]\(((?:\.\.|docs)/[^)#]+)\)", text)
     assert all((folder / link).is_file() for link in links), links
@@ -61,6 +63,13 @@ def check_released(folder, lab):
         assert (folder / part).is_file(), part
     weights = {path.name.partition("_")[0] for path in folder.glob("checkpoints/*.safetensors")}
     assert weights == {lab[:2], "classifier"}
+    whole, cleared = ({line.strip() for cell in version.cells for line in cell.source.splitlines()}
+                      for version in (notebook, student_version(lab, notebook)))
+    hidden = [json.dumps(line)[1:-1] for line in whole - cleared
+              if len(line) > 12 and not line.startswith("###")]
+    files = {path: json.dumps(path.read_text(encoding="utf-8", errors="ignore")) if path.suffix != ".ipynb"
+             else path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()}
+    assert hidden and [(path, line) for path, text in files.items() for line in hidden if line in text] == []
 
 
 # -------------------------------------------------------------------------------- our release and nbgrader's
