@@ -161,6 +161,12 @@ def html_pages(folder):
     return pages
 
 
+ROOM = """box => { const all = Array.from(box.querySelectorAll('mi, mo, mn'), part => part.getBoundingClientRect()),
+                          {top, bottom} = box.getBoundingClientRect();
+                  return [Math.min(...all.map(part => part.top - top)),
+                          Math.min(...all.map(part => bottom - part.bottom))] }"""
+
+
 @pytest.mark.browser
 def test_each_page_reads_well_without_a_network_in_both_themes_and_the_search_finds(book, browser):
     flaws = {path.name: [flaw for flaw in page_flaws(browser, path) if not allowed(flaw)]
@@ -170,6 +176,9 @@ def test_each_page_reads_well_without_a_network_in_both_themes_and_the_search_fi
     page.goto(book("student").joinpath("search.html").as_uri() + "?q=reparameterisation")
     page.locator("#search-results a[href*='02_vae']").first.wait_for(timeout=60_000)
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.goto(book("student").joinpath("notebooks/05_wgan.html").as_uri())
+    boxes = page.evaluate(f"Array.from(document.querySelectorAll('.formula'), {ROOM})")
+    assert len(boxes) > 5 and min(map(min, boxes)) > 4, "glyphs stand out of their boxes by some pixels"
     page.close()
 
 
