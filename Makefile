@@ -28,7 +28,7 @@ labs: .venv/installed
 test: lint
 	$(PYTEST) --maxschedchunk 1
 
-# The linter, and the tests that are not slow: under two minutes on two cores.
+# The linter, and the tests that are not slow: about two minutes on two cores.
 check: lint
 	$(PYTEST) -m "not slow and not browser"
 

@@ -189,8 +189,8 @@ def test_bad_usage_ends_with_2_before_anything_is_fetched(here, monkeypatch, cap
 
 
 def test_a_folder_of_pictures_is_read(tmp_path, capsys):
-    for name in "abc":
-        write_picture(tmp_path / "album" / f"{name}.png", np.zeros((9, 9), np.uint8))
+    for grey in (0, 100, 200):
+        write_picture(tmp_path / "album" / f"{grey}.png", np.full((9, 9), grey, np.uint8))
     assert labs(capsys, f"folder:{tmp_path / 'album'}")[0] == 0
     code, _, err = labs(capsys, f"folder:{tmp_path / 'nothing'}")
     assert code == 1 and "does not exist" in err
