@@ -1,6 +1,9 @@
 """Errors that say in one line what is wrong with a value, a file or a folder, where, and what to do about it."""
 
 
+from numbers import Integral
+
+
 class OneLine:
     """Base of an exception whose message says all: a notebook shows one line in place of the traceback.
 
@@ -21,3 +24,10 @@ class BadValue(OneLine, ValueError):
 
 class BadFolder(OneLine, OSError):
     """A folder cannot be made."""
+
+
+def require_whole(least=1, hint="", **values):
+    """Raise `ValueError` for a value that is not a whole number, or is below `least`; the message ends in `hint`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise BadValue(f"{name}={value!r}: must be a whole number of at least {least}{hint}")

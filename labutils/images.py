@@ -8,7 +8,7 @@ import PIL.Image
 import torch
 from IPython.display import Image, display
 
-from .errors import BadValue
+from .errors import BadValue, require_whole
 from .paths import project_path, replacing
 
 
@@ -72,13 +72,6 @@ def collage(images, n_cols, *, image_range=(0, 1), scale=1):
 def enlarged(picture, scale):
     """Return a picture, (H, W) or (H, W, 3), enlarged by a whole number, nearest neighbour."""
     return picture.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def require_whole(**values):
-    """Raise `ValueError` for a value that is not a whole number of at least 1."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise BadValue(f"{name}={value!r}: must be a whole number of at least 1")
 
 
 def require_number(name, value, low, high):

@@ -19,7 +19,7 @@ from .checkpoints import (
     write_checkpoint,
 )
 from .device import get_device, seed_everything
-from .errors import BadValue
+from .errors import BadValue, require_whole
 from .images import encode, save_image
 from .limits import cores
 from .paths import PROJECT_ROOT, make_dir, project_path
@@ -62,10 +62,7 @@ def require_positive(**settings):
 
 def require_at_least(least, **settings):
     """Raise `ValueError` unless every setting is a whole number, and not below `least`."""
-    for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise BadValue(f"{name}={value!r}: must be a whole number of at least {least}; "
-                           "set it in the parameters cell")
+    require_whole(least, "; set it in the parameters cell", **settings)
 
 
 def init_weights(module, std=0.02):

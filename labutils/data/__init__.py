@@ -4,7 +4,7 @@ A new data set is one class, a `Source` that says where its files are and how th
 """
 
 from ..device import get_device, require_seed
-from ..errors import BadValue
+from ..errors import BadValue, require_whole
 from ..images import require_range
 from ..paths import project_path
 from .bundled import Digits, Faces
@@ -57,9 +57,9 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
 
     Raises `ValueError` for a bad argument and `DatasetError` for missing or damaged files.
     """
-    require_count("batch_size", batch_size, least=min_batch)
+    require_whole(min_batch, batch_size=batch_size)
     if limit is not None:
-        require_count("limit", limit, ", or None for all images")
+        require_whole(1, ", or None for all images", limit=limit)
     require_range(image_range)
     require_seed(seed)
     device = get_device(device)
@@ -78,9 +78,3 @@ def get_loaders(name="mnist", batch_size=64, *, data_dir=None, limit=None, image
                           batch_size, image_range=image_range)
     train.settings = test.settings = {"dataset": name, "batch_size": batch_size, "limit": limit}
     return train, test
-
-
-def require_count(name, value, hint="", least=1):
-    """Raise `ValueError` unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadValue(f"{name}={value!r}: must be a whole number of at least {least}{hint}")

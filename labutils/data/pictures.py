@@ -21,9 +21,10 @@ WHITES = (1, 255, 1023, 4095, 16383, 65535)     # the brightest value that a fil
 UPRIGHT = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
            6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}   # of EXIF
 
-# pixels (H, W, 3), RGB: uint8, or numbers of an unknown unit (`white` is the largest one, else None); with `alpha`
-# (H, W), in 0..1, they are multiplied by it
-Picture = namedtuple("Picture", "pixels alpha white")
+# pixels   (H, W, 3), RGB, uint8 or float32; those of a transparent picture are multiplied by alpha
+# alpha    (H, W), float32 in 0..1; None: the picture has no transparent part
+# largest  the largest value of a picture of more than 8 bits, whose unit is not known; None: 255 is white
+Picture = namedtuple("Picture", "pixels alpha largest")
 
 
 class Folder(Source):
@@ -86,7 +87,7 @@ def read_pictures(paths, n_wanted=None):
             skipped.append(path.name)
         else:
             alpha = None if picture.alpha is None else to_square(picture.alpha)
-            squares.append(Picture(to_square(picture.pixels), alpha, picture.white))
+            squares.append(Picture(to_square(picture.pixels), alpha, picture.largest))
             seen.add(digest)
     if n_copies:
         print(f"{n_copies} file(s) left out that are identical to another one")
@@ -115,10 +116,11 @@ def read_picture(content):
     except Exception:       # a damaged file makes Pillow raise anything
         return None
     pixels = turn(pixels if pixels.ndim == 3 else pixels[..., None].repeat(3, axis=2))
+    largest = float(pixels.max()) if deep else None
     if alpha is None or (alpha == 1).all():
-        return Picture(pixels, None, float(pixels.max()) if deep else None)
+        return Picture(pixels, None, largest)
     alpha = turn(alpha)
-    return Picture(pixels * alpha[..., None], alpha, float(pixels.max()) if deep else None)
+    return Picture(pixels * alpha[..., None], alpha, largest)
 
 
 def flat_pixels(picture):
@@ -160,36 +162,35 @@ def as_images(squares):
 
     Raises `DatasetError` for values that are too large for a unit that we know.
     """
-    white, ground = find_white(squares), find_ground(squares)
+    white = find_white([square.largest for square in squares if square.largest is not None])
+    scaled = [square.pixels if square.largest is None else square.pixels * (255 / white) for square in squares]
+    ground = find_ground([(pixels, square.alpha) for pixels, square in zip(scaled, squares)
+                          if square.alpha is not None])
     images = np.empty((len(squares), SIDE, SIDE, 3), np.uint8)
-    for image, square in zip(images, squares):
-        pixels = square.pixels if square.white is None else square.pixels * (255 / white)
+    for image, pixels, square in zip(images, scaled, squares):
         if square.alpha is not None:
             pixels = pixels + (1 - square.alpha[..., None]) * ground
         image[:] = pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255)
     return images
 
 
-def find_white(squares):
-    """Return the value that means white in pictures of more than 8 bits, 255 if there are none, and print it."""
-    largest = max((square.white for square in squares if square.white is not None), default=None)
-    if largest is None:
-        return 255
-    if largest > WHITES[-1]:
-        raise DatasetError(f"a picture has values up to {largest:.6g}, and nothing says which one is white; save the "
-                           "pictures with 8 or 16 bits")
-    white = next(value for value in WHITES if value >= largest)
-    print(f"pictures of more than 8 bits: values go up to {largest:.6g}, so {white} is taken for white")
+def find_white(largest):
+    """Return the value that means white in pictures of more than 8 bits, of which the `largest` values are given."""
+    if not largest:
+        return None
+    if max(largest) > WHITES[-1]:
+        raise DatasetError(f"a picture has values up to {max(largest):.6g}, and nothing says which one is white; save "
+                           "the pictures with 8 or 16 bits")
+    white = next(value for value in WHITES if value >= max(largest))
+    print(f"pictures of more than 8 bits: values go up to {max(largest):.6g}, so {white} is taken for white")
     return white
 
 
-def find_ground(squares):
-    """Return the grey to put under transparent pictures, 255, or 0 if their ink is bright, and print it."""
-    inks = [square for square in squares if square.alpha is not None]
+def find_ground(inks):
+    """Return the grey to put under transparent pictures, given as (pixels, alpha): 255, or 0 if their ink is bright."""
     if not inks:
-        return 255
-    ink = sum(square.pixels.mean(axis=2).sum() * (1 if square.white is None else 255 / max(square.white, 1))
-              for square in inks) / max(sum(square.alpha.sum() for square in inks), 1e-6)
+        return None
+    ink = sum(pixels.mean(axis=2).sum() for pixels, _ in inks) / max(sum(alpha.sum() for _, alpha in inks), 1e-6)
     ground = 255 if ink < 128 else 0
     print(f"{len(inks)} transparent picture(s) are put on {'white' if ground else 'black'}: "
           f"their ink is {'dark' if ground else 'bright'}")
