@@ -8,6 +8,7 @@ NAMES = {
     "device": ("get_device", "seed_everything"),
     "errors": ("BadValue",),
     "images": ("collage", "save_image", "show", "to_uint8"),
+    "notebooks": ("from_lab",),
     "plots": ("plot_curves", "show_figure"),
     "results": ("show_results",),
     "speed": ("ConvTranspose2d", "GraphedStep", "autocast", "keep_memory"),

@@ -1,6 +1,5 @@
 """What the tests share: the definitions of a notebook, its cells, and programs of the environment."""
 
-import ast
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import unquote
 
 import nbformat
@@ -24,6 +22,7 @@ from PIL import Image
 
 from labutils.checkpoints import read_checkpoint
 from labutils.data import SOURCES
+from labutils.notebooks import definitions  # noqa: F401
 from labutils.paths import PROJECT_ROOT
 
 NOTEBOOK_DIR = PROJECT_ROOT / "notebooks"
@@ -169,28 +168,6 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def definitions(lab):
-    """Execute what a lab's notebook defines (imports, parameters, constants, functions, classes).
-
-    Nothing is trained or drawn, and `DEVICE` is the CPU. The result has the definitions as attributes; they share one
-    namespace, so that `lab.epochs = 1` reaches the functions.
-    """
-    kept = []
-    for cell in code_cells(notebook_path(lab)):
-        kept += [node for node in ast.parse(cell.source).body if is_definition(node)]
-    space = SimpleNamespace(DEVICE=torch.device("cpu"))
-    exec(compile(ast.Module(kept, []), f"{lab}.ipynb", "exec"), vars(space))
-    return space
-
-
-def is_definition(node):
-    """Tell whether a statement only defines something."""
-    if isinstance(node, ast.Assign):
-        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        return len(names) == len(node.targets) and all(name.isupper() and name != "DEVICE" for name in names)
-    return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.AnnAssign))
 
 
 @contextmanager

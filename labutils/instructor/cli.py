@@ -347,6 +347,8 @@ def release(folder, names, nbgrader, repository):
     from .release import release
     folder = release(folder, names, repository)
     print(f"for students: {folder / 'student'} and {folder / 'student.zip'}\nwith solutions: {folder / 'solutions'}")
+    if more := [name for name in labs.with_labs_used(names) if name not in names]:
+        print(f"with {', '.join(more)}, whose definitions the named labs use")
     return 0
 
 

@@ -10,7 +10,7 @@ from nbconvert.preprocessors import Preprocessor
 from traitlets import Bool, Dict
 
 from ..paths import PROJECT_ROOT
-from .labs import UsageError, effective_parameters, lab_title, quick_settings
+from .labs import UsageError, effective_parameters, lab_title, quick_settings, read_lab, with_labs_used
 from .release import copy_parts, for_students, new_folder, read_labs, readme_sections, student_version
 
 # of the project, besides the notebook and its trained weights
@@ -76,8 +76,13 @@ def write_assignment(folder, name, notebook):
                              "attached to this cell; put the picture into a cell with the tag 'answer'")
         if cell.cell_type == "markdown":        # the notebook lies beside docs/ here
             cell.source = cell.source.replace("](../", "](")
-    copy_parts(folder, [*PARTS, *weights_of(name)])
+    needed = with_labs_used([name])
+    copy_parts(folder, [*PARTS, *weights_of(needed)])
     nbformat.write(notebook, folder / f"{name}.ipynb")
+    for other in needed:        # for `from_lab`
+        if other != name:
+            (folder / "notebooks").mkdir(exist_ok=True)
+            nbformat.write(student_version(other, read_lab(other)), folder / f"notebooks/{other}.ipynb")
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     settings = yaml.safe_dump(quick_settings(name), sort_keys=False)
     write(folder, {
@@ -86,10 +91,10 @@ def write_assignment(folder, name, notebook):
         "quick.yml": f"# The reduced settings: papermill {name}.ipynb out.ipynb -f quick.yml\n{settings}"})
 
 
-def weights_of(name):
-    """Return the paths in the project of a lab's trained weights, and of those of the classifier that judges."""
+def weights_of(names):
+    """Return the paths in the project of the trained weights of labs, and of those of the classifier that judges."""
     card = json.loads((PROJECT_ROOT / "checkpoints/card.json").read_text(encoding="utf-8"))
-    return [f"checkpoints/{file}.safetensors" for file, about in card.items() if about["lab"] in (name, "evaluation")]
+    return [f"checkpoints/{file}.safetensors" for file, about in card.items() if about["lab"] in (*names, "evaluation")]
 
 
 def write(folder, texts):

@@ -95,6 +95,15 @@ def read_lab(name):
     return notebook
 
 
+def with_labs_used(names):
+    """Return the names of labs, and of those whose definitions they take by `from_lab`; raises `DamagedLab`."""
+    from ..notebooks import labs_used
+    names = list(dict.fromkeys(names))
+    for name in names:      # grows while it is walked over
+        names += [other for other in labs_used(read_lab(name)) if other not in names]
+    return sorted(names)
+
+
 def lab_title(name):
     """Return the first heading of a lab."""
     headings = [line for cell in read_lab(name).cells for line in cell.source.splitlines() if line.startswith("#")]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ..paths import HALF_WRITTEN, PROJECT_ROOT, replacing
 from ..results import METRICS_TYPE
-from .labs import effective_parameters, lab_path, read_lab
+from .labs import effective_parameters, lab_path, read_lab, with_labs_used
 
 LABUTILS = Path(__file__).parents[1]
 CARD = PROJECT_ROOT / "checkpoints/card.json"         # of the shipped weights
@@ -206,15 +206,16 @@ def git(*arguments):
 def fingerprint(job):
     """Return a SHA-256 sum of everything in the course that the metrics of a run depend on.
 
-    That is the code of the notebook, the modules of labutils except for checks, plots and the `labs` command, the card
-    of the shipped weights, and the parameters. Raises `UsageError` as `read_lab` does.
+    That is the code of the notebook and of those from which it takes definitions, the modules of labutils except for
+    checks, plots and the `labs` command, the card of the shipped weights, and the parameters. Raises `UsageError` as
+    `read_lab` does.
     """
-    path = lab_path(job.lab)
     modules = [path for path in sorted(LABUTILS.rglob("*.py")) if path.relative_to(LABUTILS).parts[0] not in NO_METRICS]
     sources = [path.read_text(encoding="utf-8") for path in [*modules, CARD] if path.exists()]
     parameters = {name: value for name, value in effective_parameters(job.lab, job.parameters).items()
                   if name not in NEUTRAL_PARAMETERS}
-    parts = [lab_code(job.lab, path, path.stat().st_mtime_ns), sources, parameters]
+    labs = {name: lab_path(name) for name in with_labs_used([job.lab])}
+    parts = [[lab_code(name, path, path.stat().st_mtime_ns) for name, path in labs.items()], sources, parameters]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

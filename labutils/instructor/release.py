@@ -14,7 +14,7 @@ import nbformat
 from ..paths import PROJECT_ROOT
 from .colab import CELL_ID, repository, set_address
 from .jupyter import KERNEL
-from .labs import UsageError, lab_names, lab_title, read_lab
+from .labs import UsageError, lab_names, lab_title, read_lab, with_labs_used
 
 # besides the notebooks
 PARTS = ("labutils", "checkpoints", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE",
@@ -82,13 +82,13 @@ TEACHERS_ONLY = {"answer", "instructor"}        # tags of cells that no student 
 def release(folder, names=(), address=None):
     """Write `folder`/student, `folder`/solutions and `folder`/student.zip with the labs `names`; none: all.
 
-    On Google Colab the notebooks fetch the course from `address`; None: the one of pyproject.toml.
-    All appears at once, or nothing does. Raises `UsageError` for a folder that is not empty, an
-    unknown lab, or a notebook with a mark that is not closed.
+    A lab that takes definitions from other labs brings these with it. On Google Colab the notebooks fetch the course
+    from `address`; None: the one of pyproject.toml. All appears at once, or nothing does. Raises `UsageError` for a
+    folder that is not empty, an unknown lab, or a notebook with a mark that is not closed.
     """
     folder = Path(folder).resolve()
     with new_folder(folder) as whole:
-        notebooks = read_labs(names, address)
+        notebooks = read_labs(with_labs_used(names), address)
         students = {name: student_version(name, notebook) for name, notebook in notebooks.items()}
         write_version(whole / "student", students)
         write_version(whole / "solutions", notebooks)

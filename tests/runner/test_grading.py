@@ -5,7 +5,7 @@ import subprocess
 import nbformat
 import pytest
 import yaml
-from helpers import LABS, page_flaws
+from helpers import LABS, page_flaws, write_lab
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labutils.instructor import cli
@@ -52,6 +52,18 @@ def test_no_hand_in_goes_on_from_what_another_one_has_left(tmp_path):
             folders.add(found["out_dir"])
             assert found["resume"] is False
     assert len(folders) == 2 * len(LABS)
+
+
+def test_an_assignment_brings_the_labs_whose_definitions_it_takes_without_their_solutions(notebooks, tmp_path):
+    for name, source in (("01_good", "def f():\n    ### BEGIN SOLUTION\n    secret\n    ### END SOLUTION"),
+                         ("04_leans", "from labutils import from_lab\nf = from_lab('01_good', 'f')")):
+        write_lab(notebooks, name, [source])
+    (notebooks / "quick").mkdir()
+    (notebooks / "quick/04_leans.yml").write_text("epochs: 1")
+    folder = make_course(tmp_path / "course", ["04_leans"]) / "source"
+    assert [path.name for path in folder.iterdir()] == ["04_leans"]
+    [other] = (folder / "04_leans/notebooks").iterdir()
+    assert other.name == "01_good.ipynb" and "secret" not in other.read_text()
 
 
 def test_a_picture_of_a_solution_is_refused_since_nbgrader_would_hand_it_out(notebooks, tmp_path, capsys):

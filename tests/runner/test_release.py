@@ -10,7 +10,7 @@ import zipfile
 
 import nbformat
 import pytest
-from helpers import LABS, definitions, notebook_path, solutions, tags
+from helpers import LABS, definitions, notebook_path, solutions, tags, write_lab
 
 from labutils import checks
 from labutils.instructor import cli, colab, labs
@@ -276,6 +276,16 @@ def test_a_mark_without_its_partner_is_named_and_nothing_is_written(notebooks, t
     message = capsys.readouterr().err
     assert "01_good" in message and "### " in message and "partner" in message
     assert not (tmp_path / "r").exists() and [p for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_the_labs_whose_definitions_a_lab_takes_come_with_it(notebooks, tmp_path, capsys):
+    for name, source in (("01_good", "x = 1"), ("02_leans", "X = from_lab('01_good', 'X')"), ("03_none", "x = 1"),
+                         ("04_leans", "from labutils import from_lab\nX = from_lab('02_leans', 'X')")):
+        write_lab(notebooks, name, [source])
+    assert cli.main(["release", str(tmp_path / "r"), "04_leans"]) == 0
+    assert "with 01_good, 02_leans, whose definitions" in capsys.readouterr().out
+    found = [path.stem for path in sorted((tmp_path / "r/student/notebooks").glob("*.ipynb"))]
+    assert found == ["01_good", "02_leans", "04_leans"]
 
 
 def test_an_empty_folder_may_be_there_already(notebooks, tmp_path):

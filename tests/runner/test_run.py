@@ -416,6 +416,14 @@ def kept(job):
     return kept_outcomes([job], earlier_runs([job])).get(job.folder)
 
 
+def test_a_lab_is_run_again_when_one_changes_from_which_it_takes_definitions(notebooks, tmp_path):
+    write_lab(notebooks, "01_good", ["from labutils import from_lab\nX = from_lab('04_good', 'X')", RESULT])
+    before = record.fingerprint(job := Job("01_good", {}, tmp_path))
+    assert record.fingerprint(job) == before
+    write_lab(notebooks, "04_good", ["X = 2", RESULT])
+    assert record.fingerprint(job) != before
+
+
 def test_a_run_is_kept_only_if_it_is_whole_and_nothing_has_changed(notebooks, tmp_path):
     job = Job("01_good", {"value": 2}, tmp_path / "01_good", 9)
     assert kept(job) is None
