@@ -154,7 +154,8 @@ class Training:
     modules          the networks whose weights are saved, by name
 
     `history` is {name: list of numbers}, `pictures` a list of uint8 arrays, `n_epochs` the number of complete epochs.
-    `seconds` is the time spent in `epochs`: 0 if the weights were loaded.
+    `seconds` is the time spent in `epochs`: 0 if the weights were loaded. `earlier_seconds` is what the training of
+    loaded weights took, or what a resume goes on from.
     """
 
     running = None      # the training whose loop runs, and the number of its cell
@@ -162,7 +163,7 @@ class Training:
     def __init__(self, name, out_dir, settings, *, curves=(), resume=False, tensorboard_dir=None, **modules):
         self.name, self.out_dir, self.settings, self.modules = name, project_path(out_dir), settings, modules
         self.resume, self.curve_names, self.tensorboard_dir = resume, curves, tensorboard_dir
-        self.history, self.pictures, self.seconds = {}, [], 0.0
+        self.history, self.pictures, self.seconds, self.earlier_seconds = {}, [], 0.0, 0.0
         self.state_path = self.out_dir / f"{name}.state"
         self.n_epochs, self.n_images, self.epoch, self.meters = 0, 0, 0, {}
         self.start = self.first = self.n_wanted = self.loader = self.parts = self.live = None     # `begin` sets them
@@ -178,6 +179,7 @@ class Training:
         device = next(next(iter(self.modules.values())).parameters()).device
         config = load_checkpoint(path, device=device, **self.modules)
         self.history, self.n_epochs = config.get("history", {}), config["epochs"]
+        self.earlier_seconds = config.get("seconds", 0.0)
         self.pictures = unpack_pictures(read_checkpoint(path)[1])
         print(f"loaded {path.name}: no training")
         return True
@@ -202,7 +204,9 @@ class Training:
             yield self.epoch
             self.n_epochs = self.epoch
             self.n_images += loader.n_images
-            save_state(self.state_path, self.state_settings(), self.epoch, self.parts, [self.history, self.pictures])
+            seconds = self.earlier_seconds + self.seconds + time.perf_counter() - self.start
+            save_state(self.state_path, self.state_settings(), self.epoch, self.parts,
+                       [self.history, self.pictures, seconds])
         self.seconds += time.perf_counter() - self.start
         self.live.close(self.last_line())
         Training.running = None
@@ -213,7 +217,9 @@ class Training:
         shell = get_ipython()
         Training.running = self, shell and shell.execution_count
         if self.resume and self.state_path.is_file():
-            self.n_epochs, (self.history, self.pictures) = load_state(self.state_path, self.state_settings(), parts)
+            self.n_epochs, record = load_state(self.state_path, self.state_settings(), parts)
+            self.history, self.pictures, *seconds = record      # states of earlier versions have no seconds
+            self.earlier_seconds = sum(seconds)
             print(f"going on after epoch {self.n_epochs}, from {self.state_path.name}")
             self.first = self.n_epochs + 1
         self.live = LiveDisplay(self.curve_names, run=self.name, tensorboard_dir=self.tensorboard_dir)
@@ -289,7 +295,8 @@ class Training:
 
         pictures  uint8 arrays of one shape that a lab with these weights shows; None: all that were kept
         """
-        config = {**self.settings, "epochs": self.n_epochs, "metrics": metrics, "history": self.history}
+        config = {**self.settings, "epochs": self.n_epochs, "seconds": self.earlier_seconds + self.seconds,
+                  "metrics": metrics, "history": self.history}
         tensors = weights_of(self.modules) | pack_pictures(self.pictures if pictures is None else pictures)
         return write_checkpoint(self.out_dir / f"{self.name}.safetensors", config, tensors)
 

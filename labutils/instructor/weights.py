@@ -11,10 +11,11 @@ ABOUT = """# Trained weights
 For `pretrained = True`. `labs refresh LAB` trains them again at the lesson's values, in the run whose outputs the
 notebook then shows; `labs refresh classifier` does the same for the classifier that judges samples. They are stored as
 float16. The header of each file holds its settings and its history, which `labutils.load_checkpoint` returns. The
-facts below are also in `card.json`, whose SHA-256 sums are verified whenever weights are loaded.
+seconds are those of the training, where they are known. The facts below are also in `card.json`, whose SHA-256 sums are
+verified whenever weights are loaded.
 
-| File (.safetensors) | Lab | Data | Epochs | Seed | Versions | Metrics | MB | SHA-256 |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| File (.safetensors) | Lab | Data | Epochs | Seconds | Seed | Versions | Metrics | MB | SHA-256 |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -25,6 +26,7 @@ def ship(path, lab):
     shipped = write_checkpoint(PRETRAINED_DIR / path.name, config, tensors)
     card = read_card()
     card[path.stem] = {"lab": lab, **{key: config[key] for key in ("dataset", "epochs", "seed", "metrics")},
+                       "seconds": round(config.get("seconds", 0)) or None,
                        "versions": {package: version(package) for package in ("labutils", "torch")},
                        "bytes": shipped.stat().st_size, "sha256": sha256(shipped)}
     write_card(dict(sorted(card.items())))
@@ -41,7 +43,8 @@ def table(card):
     """Return the card as the rows of a table in Markdown."""
     rows = []
     for name, about in card.items():
-        cells = (f"`{name}`", about["lab"], about["dataset"], about["epochs"], about["seed"], listed(about["versions"]),
+        cells = (f"`{name}`", about["lab"], about["dataset"], about["epochs"], about.get("seconds") or "",
+                 about["seed"], listed(about["versions"]),
                  listed(about["metrics"]), f"{about['bytes'] / 1e6:.2f}", f"`{about['sha256']}`")
         rows.append(f"| {' | '.join(map(str, cells))} |\n")
     return "".join(rows)

@@ -143,7 +143,15 @@ def test_the_time_that_is_left_is_read_off_the_batches_of_this_run(tmp_path, mon
     monkeypatch.setattr("labutils.training.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr("labutils.training.LiveDisplay.tell", lambda _, line: lines.append(line))
     train(tmp_path, 2)
-    assert lines[0].endswith(", 10 s, about 50 s to go") and lines[3].endswith(", 40 s, about 20 s to go")
+    assert lines[0].endswith(", 10 s, about 50 s to go") and lines[3].endswith(", 50 s, about 25 s to go")
+
+
+def test_the_seconds_of_a_training_that_goes_on_are_those_of_all_its_parts(tmp_path):
+    _, first = train(tmp_path, 2)
+    _, second = train(tmp_path, 3, resume=True)
+    assert 0 < second.earlier_seconds <= first.seconds, "saved after the last epoch, which is before its end"
+    saved = read_checkpoint(second.save(metrics={}))[0]["seconds"]
+    assert saved == second.earlier_seconds + second.seconds > second.earlier_seconds
 
 
 def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys):
@@ -151,7 +159,8 @@ def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys
     path = training.save(metrics={"loss": 1.5})
     config, tensors = read_checkpoint(path)
     assert path == tmp_path / "a.safetensors"
-    assert config == {"seed": 0, "beta": 4, "epochs": 2, "metrics": {"loss": 1.5}, "history": training.history}
+    assert config == {"seed": 0, "beta": 4, "epochs": 2, "seconds": training.seconds, "metrics": {"loss": 1.5},
+                      "history": training.history} and training.seconds > 0
     assert torch.equal(tensors["network/1.weight"], network[1].weight)
 
     shipped = [("a", {"beta": 4})]
@@ -163,6 +172,7 @@ def test_what_is_saved_is_loaded_again_by_its_name(tmp_path, monkeypatch, capsys
     assert loaded.load("beta") and torch.equal(other[1].weight, network[1].weight)
     assert loaded.history == training.history and loaded.n_epochs == 2
     assert loaded.seconds == 0 and loaded.images_per_second is None
+    assert read_checkpoint(loaded.save(metrics={}))[0]["seconds"] == training.seconds, "it took as long as it did"
     assert "loaded a.safetensors" in capsys.readouterr().out
     assert not Training("a", tmp_path, {"beta": 5}, network=other).load("beta")
 
