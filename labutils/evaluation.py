@@ -221,29 +221,15 @@ def evaluate_samples(classifier, draw, train_images, test_images, n_samples=10_0
     if n_draws < 2:
         raise BadValue(f"n_draws={n_draws}: a standard deviation needs at least two")
     n = min(n_samples, len(train_images), len(test_images))
-    reference, _ = judge(classifier, train_images[:n])
-    radii, within = ball_radii(reference), mean_kernel(reference)
-
-    def metrics_of(images, n_nearest):
-        features, probabilities = judge(classifier, images)
-        confidence, classes = probabilities.max(dim=1)
-        precision, recall = precision_recall(reference, features, real_radii=radii)
-        return {"confidence": confidence.mean().item(),
-                "class_entropy": class_entropy(classes.cpu(), probabilities.shape[1]),
-                "frechet": frechet_distance(features, reference), "kid": kid(features, reference, within),
-                "precision": precision, "recall": recall,
-                "nearest": nearest_images(images[:n_nearest], train_images)[0].median().item()}
-
-    draws = []
+    yardstick, draws = Yardstick(classifier, train_images, n), []
     for _ in range(n_draws):
         samples = torch.as_tensor(draw(n), device=train_images.device)
         if len(samples) != n or samples.dtype != torch.uint8:
             raise BadValue(f"draw({n}) returned {len(samples)} pictures of {samples.dtype}, not {n} of torch.uint8")
-        draws.append(metrics_of(samples, max(n_nearest // n_draws, 1)))
-    test = metrics_of(test_images[:n], n_nearest)
+        draws.append(yardstick.measure(samples, max(n_nearest // n_draws, 1)))
+    test = yardstick.measure(test_images[:n], n_nearest)
 
-    mean = {name: statistics.fmean(metrics[name] for metrics in draws) for name in test}
-    spread = {name: statistics.stdev(metrics[name] for metrics in draws) for name in test}
+    mean, spread = mean_and_spread(draws)
     print(f"of {n} pictures each, mean and standard deviation of {n_draws} draws")
     print(f"{'':<16}{'samples':>20}{'test images':>15}")
     for name in test:
@@ -252,6 +238,35 @@ def evaluate_samples(classifier, draw, train_images, test_images, n_samples=10_0
               f"{test[name]:>15.{digits}f}")
     spreads = {f"{name}_sd": spread[name] for name in ("frechet", "kid", "precision", "recall")}
     return {"n_samples": n, **mean, **spreads, "frechet_floor": test["frechet"], "kid_floor": test["kid"]}
+
+
+class Yardstick:
+    """The first `n` training images as a classifier sees them: pictures are measured against these.
+
+    Raises `ValueError` for three images or fewer.
+    """
+
+    def __init__(self, classifier, train_images, n):
+        self.classifier, self.train_images = classifier, train_images
+        self.features, _ = judge(classifier, train_images[:n])
+        self.radii, self.within = ball_radii(self.features), mean_kernel(self.features)
+
+    def measure(self, pictures, n_nearest=500):
+        """Return the metrics of uint8 pictures that `evaluate_samples` names; `nearest` is that of the first ones."""
+        features, probabilities = judge(self.classifier, pictures)
+        confidence, classes = probabilities.max(dim=1)
+        precision, recall = precision_recall(self.features, features, real_radii=self.radii)
+        return {"confidence": confidence.mean().item(),
+                "class_entropy": class_entropy(classes.cpu(), probabilities.shape[1]),
+                "frechet": frechet_distance(features, self.features), "kid": kid(features, self.features, self.within),
+                "precision": precision, "recall": recall,
+                "nearest": nearest_images(pictures[:n_nearest], self.train_images)[0].median().item()}
+
+
+def mean_and_spread(draws):
+    """Return the means and the standard deviations of metrics, {name: number} of each of two draws or more."""
+    return tuple({name: of([metrics[name] for metrics in draws]) for name in draws[0]}
+                 for of in (statistics.fmean, statistics.stdev))
 
 
 def train_shipped():
