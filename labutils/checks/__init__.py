@@ -118,7 +118,7 @@ class Comparison(Check):
         for condition, *hints in self.before:
             require(condition(given, used, arguments), *hints)
         right = self.call(self.right, *deepcopy(arguments))
-        compare(given, right, self.mistakes(arguments), tolerance=self.tolerance)
+        require_close(given, right, self.mistakes(arguments), tolerance=self.tolerance)
         return given
 
     def mistakes(self, arguments):
@@ -172,7 +172,7 @@ def require(condition, hint, stronger):
         raise WrongAnswer(hint, stronger)
 
 
-def compare(given, right, mistakes=(), *, tolerance=1e-4):
+def require_close(given, right, mistakes=(), *, tolerance=1e-4):
     """Refuse a tensor, array or number that is not `right`, naming the first mistake that fits.
 
     mistakes    (wrong value, hint, stronger hint)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal
 
-from . import Check, compare, comparison, draws, has_graph, per_image, require, unchanged
+from . import Check, comparison, draws, has_graph, per_image, require, require_close, unchanged
 
 
 def _seen(layers, side=600):
@@ -114,13 +114,13 @@ def _check_large(answer):
             "Print the sigmoid and the exponential of 120 and of -120 in float32, and what a logarithm makes of them.")
     require((given > 0.9 * right).all(), "Beyond some size, errors cost no more: a probability has been cut off.",
             "The network is sure and wrong, and nothing tells it so. Can the result be had without the probability?")
-    compare(given, right)
+    require_close(given, right)
     require(has_graph[0](given), *has_graph[1:])
     [gradient] = torch.autograd.grad(given.sum(), logits)
     require(gradient.isfinite().all(), "The values are right, their gradient is nan.",
             "torch.where also goes backwards through the branch that it did not take.")
     [right_gradient] = torch.autograd.grad(right.sum(), logits)
-    compare(gradient, right_gradient, [
+    require_close(gradient, right_gradient, [
         (torch.zeros_like(logits), "The gradient is zero everywhere.", "Does the result depend on the logits?"),
         (torch.cat([-x[:1], right_gradient[1:]]), "The gradient is wrong at a logit of 0, and only there.",
          "Two functions with a kink at 0 add up to a smooth one. Autograd does not see that: is there one function of "
