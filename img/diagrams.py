@@ -326,6 +326,51 @@ def precision_recall():
           "pictures are in such a ball, and the heap of three at the lower right is missed.", body)
 
 
+def families():
+    """The families by what they know of p(x), each with its labs; arrows lead to what is made of two of them."""
+    columns = ((114, BLUE, "its value", "explicit, exact", (("autoregressive", "lab 06"), ("coupling flow", "lab 09"))),
+               (334, GREEN, "a bound on it", "explicit, bounded",
+                (("VAE", "labs 02 and 03"), ("VQ-VAE", "lab 07"), ("flow matching", "and diffusion, lab 09"))),
+               (554, VERMILION, "nothing: it only draws", "implicit",
+                (("GAN", "lab 04"), ("Wasserstein GAN", "lab 05"))))
+    body = [text(334, 40, "What does the model know of *p*(*x*)?", 18, more=BOLD)]
+    for x, colour, answer, kind, members in columns:
+        body += [f'<path d="M334 52V66H{x}V76" fill="none" stroke="{GUIDE}" stroke-width="{LINE}"/>',
+                 text(x, 98, answer), note(x, 120, kind)]
+        for y, (name, labs) in zip((162, 226, 290), members):
+            body += [box(x, y, 184, 50, colour), text(x, y - 1, name), note(x, y + 18, labs)]
+    body += [arrow("M206 162H224V226H234", BLUE, GRADIENT), note(114, 286, "also draws the codes"),
+             note(114, 304, "of the VQ-VAE"),
+             box(554, 290, 184, 50, PURPLE), text(554, 289, "VAE-GAN"), note(554, 308, "lab 08"),
+             arrow("M426 162H444V290H454", GREEN, GRADIENT), arrow("M646 162H662V290H654", VERMILION, GRADIENT)]
+    write("families", 336, "The families of generative models", "Three columns, by what a model knows of the density "
+          "p(x). Its value, explicit and exact: autoregressive models, lab 06, and coupling flows, lab 09. A bound on "
+          "it, explicit and bounded: the VAE, labs 02 and 03, the VQ-VAE, lab 07, flow matching and diffusion, lab 09. "
+          "Nothing, implicit: the GAN, lab 04, and the Wasserstein GAN, lab 05. Dashed arrows: an autoregressive model "
+          "also draws the codes of the VQ-VAE, and the VAE-GAN, lab 08, is made of a VAE and a GAN.", body)
+
+
+def autoregressive():
+    """What a pixel may see, and which of the two stacks brings it."""
+    panels = ((101, "before the pixel", "known: *b*₁ to *b*ᵢ₋₁", BLUE, lambda i, j: (i, j) < (3, 3)),
+              (299, "vertical stack", "all rows above", GREEN, lambda i, j: i < 3),
+              (497, "horizontal stack", "to the left", ORANGE, lambda i, j: i == 3 and j < 3))
+    body = [text(x, 36, title, more=BOLD) for x, title, *_ in panels]
+    for x, _, _, colour, seen in panels:
+        looks = [(i, j, f'"{VERMILION}"' if (i, j) == (3, 3) else f'"{colour}" fill-opacity="0.3"' if seen(i, j)
+                  else '"none"') for i in range(7) for j in range(7)]
+        body.append("".join(f'<rect x="{x - 77 + 22 * j}" y="{56 + 22 * i}" width="22" height="22" fill={look}'
+                            f' stroke="{GUIDE}"/>' for i, j, look in looks))
+    body += [arrow("M382 133h30"), note(397, 121, "link"), arrow("M580 133h22"), text(638, 139, "*p*(*b*ᵢ)", 18),
+             *(note(x, 234, words) for x, _, words, *_ in panels),
+             note(638, 167, "given"), note(638, 185, "all before")]
+    write("autoregressive", 256, "What a pixel sees", "Three pictures of seven by seven pixels; the pixel in turn is "
+          "in the middle. Left: all pixels before it in raster order, the rows above and those to its left, are known. "
+          "Middle: the vertical stack sees all rows above. Right: the horizontal stack sees the pixels to the left, "
+          "and a link brings it what the vertical stack has found. From it comes the probability of the pixel given "
+          "all before.", body)
+
+
 def embed(path):
     """Attach to each cell of a notebook the diagrams that it shows: ![...](attachment:NAME.svg).
 
@@ -371,7 +416,7 @@ def as_png(svg, scale=1.5):
 
 if __name__ == "__main__":
     for draw in (autoencoder, vae, reparameterisation, gan, earth_mover, transposed_convolution, pca,
-                 precision_recall):
+                 precision_recall, families, autoregressive):
         draw()
     for lab in sorted(HERE.parent.glob("notebooks/*.ipynb")):
         embed(lab)
