@@ -97,6 +97,11 @@ def tags(cell):
     return cell.metadata.get("tags", [])
 
 
+def trains(lab):
+    """Tell whether a lab trains anything, and so has the parameters and the files of a training."""
+    return any("Training(" in cell.source for cell in code_cells(notebook_path(lab)))
+
+
 def parameters_cell(lab):
     """Return the cell of a lab's parameters."""
     [cell] = [cell for cell in code_cells(notebook_path(lab)) if "parameters" in tags(cell)]
