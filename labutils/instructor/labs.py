@@ -96,11 +96,12 @@ def read_lab(name):
 
 
 def with_labs_used(names):
-    """Return the names of labs, and of those whose definitions they take by `from_lab`; raises `DamagedLab`."""
+    """Return the names of labs, and of those here whose definitions they take by `from_lab`; raises `DamagedLab`."""
     from ..notebooks import labs_used
     names = list(dict.fromkeys(names))
+    others = set(lab_names()).difference(names) if names else ()
     for name in names:      # grows while it is walked over
-        names += [other for other in labs_used(read_lab(name)) if other not in names]
+        names += [other for other in labs_used(read_lab(name)) if other in others and other not in names]
     return sorted(names)
 
 

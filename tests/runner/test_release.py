@@ -280,7 +280,8 @@ def test_a_mark_without_its_partner_is_named_and_nothing_is_written(notebooks, t
 
 def test_the_labs_whose_definitions_a_lab_takes_come_with_it(notebooks, tmp_path, capsys):
     for name, source in (("01_good", "x = 1"), ("02_leans", "X = from_lab('01_good', 'X')"), ("03_none", "x = 1"),
-                         ("04_leans", "from labutils import from_lab\nX = from_lab('02_leans', 'X')")):
+                         ("04_leans", "from labutils import from_lab\nX = from_lab('02_leans', 'X')\n"
+                                      "try:\n    Y = from_lab('05_none', 'Y')\nexcept ValueError:\n    pass")):
         write_lab(notebooks, name, [source])
     assert cli.main(["release", str(tmp_path / "r"), "04_leans"]) == 0
     assert "with 01_good, 02_leans, whose definitions" in capsys.readouterr().out
