@@ -371,6 +371,64 @@ def autoregressive():
           "all before.", body)
 
 
+def vqvae():
+    """Points of the encoder, the book, codes and their vectors; the gradient goes past the book."""
+    y, codes = 168, (5, 5, 17, 5, 41, 17, 5, 41, 41)
+    shades = {5: SKY, 17: ORANGE, 41: PURPLE}
+
+    book = tuple(zip(("0", "…", "5", "…", "17", "…", "41", "…", "63"),
+                     (GUIDE, "", SKY, "", ORANGE, "", PURPLE, "", GUIDE)))
+    ways = (78, 94), (183, 200), (290, 310), (399, 417), (505, 520), (592, 601)
+
+    def tiles(x, colours, words):
+        places = [(x + 26 * (i % 3 - 1), y + 26 * (i // 3 - 1)) for i in range(9)]
+        return [box(*place, 24, 24, colour, radius=4) + (text(place[0], place[1] + 5, word, 13) if word else "")
+                for place, colour, word in zip(places, colours, words)]
+
+    def label(x, words, below):
+        return [text(x, y - 58, words, 18), note(x, y + 64, below)]
+    body = [text(44, y - 58, "*x*", 18), picture(44, y), network(140, y, 78, 112, 76, BLUE, "encoder"),
+            *tiles(246, [BLUE] * 9, [""] * 9), *label(246, "*z*", "points"),
+            *tiles(356, [shades[c] for c in codes], codes), *label(356, "*c*", "nearest: codes"),
+            *tiles(462, [shades[c] for c in codes], [""] * 9), *label(462, "*e*", "their vectors"),
+            network(558, y, 62, 76, 112, GREEN, "decoder").replace('font-size="16"', 'font-size="14"'),
+            text(638, y - 58, "*x̂*", 18), picture(638, y, soft=True),
+            *(arrow(f"M{a} {y}H{b}") for a, b in ways),
+            text(150, 290, "the book", anchor="end", more=BOLD)]
+    for i, (word, colour) in enumerate(book):
+        x = 186 + 42 * i
+        body += [box(x, 284, 34, 30, colour, word, radius=4)] if colour else [text(x, 289, word)]
+    body += [arrow("M356 264V246"), note(552, 289, "64 vectors", "start"),
+             arrow(f"M462 {y - 82}V48H246V{y - 86}", VERMILION, GRADIENT),
+             note(354, 36, "gradient, copied from *e* to *z*")]
+    write("vqvae", 320, "VQ-VAE", "The encoder turns a picture x into a grid of points z. Each point is replaced by "
+          "the nearest of 64 vectors in a book, whose number is the code c of this place. The decoder gets these "
+          "vectors e and makes the reconstruction x-hat. The gradient is copied from e to z, past the replacement.",
+          body)
+
+
+def flow_matching():
+    """Straight lines from noise to data that cross, and the mean of their arrows where they do."""
+    left, right, y = 150, 530, 190
+    ends = ((96, 284), (190, 190), (284, 96), (128, 210))         # heights of noise and data of each line
+    at = 0.5
+    body = [text(left, 40, "noise *x*₀", more=BOLD), note(left, 60, "*t* = 0"),
+            text(right, 40, "data *x*₁", more=BOLD), note(right, 60, "*t* = 1"),
+            text(340, 40, "*x*ₜ = (1 − *t*) *x*₀ + *t* *x*₁"), note(340, 60, "a point on the way")]
+    body += [f'<path d="M{left} {a}L{right} {b}" stroke="{GUIDE}" stroke-width="1.5"{GRADIENT} fill="none"/>'
+             for a, b in ends[:3]]
+    body += [dot(left, a, BLUE) + dot(right, b, GREEN) for a, b in ends[:3]]
+    x = left + at * (right - left)
+    for a, b in ends[:3]:
+        slope = (b - a) / (right - left)
+        body.append(arrow(f"M{x} {y}L{x + 74} {y + 74 * slope:g}", VERMILION))
+    body += [dot(x, y, INK), note(340, 318, "Three lines meet here. Their arrows *x*₁ − *x*₀ differ;"),
+             note(340, 338, "the best velocity *v*\u2217 is the mean of them, the one in the middle.")]
+    write("flow_matching", 360, "Flow matching", "Three straight dashed lines from points of noise on the left to "
+          "points of data on the right. They cross in one place in the middle, where each has an arrow in its own "
+          "direction. The best velocity there is the mean of the three arrows.", body)
+
+
 def embed(path):
     """Attach to each cell of a notebook the diagrams that it shows: ![...](attachment:NAME.svg).
 
@@ -416,7 +474,7 @@ def as_png(svg, scale=1.5):
 
 if __name__ == "__main__":
     for draw in (autoencoder, vae, reparameterisation, gan, earth_mover, transposed_convolution, pca,
-                 precision_recall, families, autoregressive):
+                 precision_recall, families, autoregressive, vqvae, flow_matching):
         draw()
     for lab in sorted(HERE.parent.glob("notebooks/*.ipynb")):
         embed(lab)

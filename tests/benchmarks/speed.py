@@ -6,6 +6,7 @@
     python tests/benchmarks/speed.py --quality 5            losses of both loops: does speed cost quality?
     python tests/benchmarks/speed.py --variants             the lab's step compiled, in float32, without its optimiser
     python tests/benchmarks/speed.py DCGAN --profile        where the time of the lab's step goes
+    python tests/benchmarks/speed.py --sampling             pictures of the PixelCNN, with its cache and without
 
 The plain loop is what most course labs have: torchvision's MNIST with ToTensor, a DataLoader, the optimiser with its
 defaults, `.item()` in each step. The lab's side takes its networks and its steps from the notebook, and the loaders
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,6 +161,44 @@ def wgan_plain(lab, pair, device):
     return step
 
 
+# ------------------------------------------------------------------------------------------- codes
+
+def prior_side(**options):
+    """Return what makes a side's step for the prior of lab 07: networks are the prior and the VQ-VAE that it reads."""
+    def side(lab, pair, device):
+        prior, vqvae = pair
+        optimizer = torch.optim.Adam(prior.parameters(), lr=3e-3, **options)
+        parts = prior, optimizer, lambda prior, x: lab.prior_loss(prior, lab.codes_of(vqvae, x))
+        if options:
+            return GraphedStep(lambda x: lab.prior_step(*parts, x), optimizer)
+        return lambda x: [loss.item() for loss in lab.prior_step(*parts, x)]
+    return side
+
+
+# ------------------------------------------------------------------------------------------- flows
+
+def flow_case():
+    """The U-Net of flow matching, the average of its weights with it; a batch is asked for by labels of its own."""
+    def networks(lab):
+        net = lab.UNet()
+        return torch.nn.ModuleList([net, deepcopy(net).requires_grad_(False)])
+
+    def labels(x):
+        return torch.arange(len(x), device=x.device) % 10
+
+    def ours(lab, pair, device):
+        net, average = pair
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, fused=True)
+        step = GraphedStep(lambda x, y: lab.train_step(net, average, optimizer, x, y), optimizer)
+        return lambda x: step(x, labels(x))
+
+    def plain(lab, pair, device):
+        net, average = pair
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+        return lambda x: [loss.item() for loss in lab.train_step(net, average, optimizer, x, labels(x))]
+    return Case("09_flows", 64, (-1, 1), networks, ours, plain)
+
+
 CASES = {
     "VAE 784-512-256-128-32": mlp_vae_case("784-512-256-128-32", 64),
     "VAE 784-400-20": mlp_vae_case("784-400-20", 128),
@@ -168,6 +208,13 @@ CASES = {
     "DCGAN": gan_case(("Generator", "Discriminator"), 64, 100, (0.5, 0.999), (0, 1), channels_last=True),
     "convolutional VAE": vae_case("03_conv_vae", 1024, lambda lab: lab.ConvVAE(), 2e-3, (None, 1.0),
                                   channels_last=True),
+    "flow matching": flow_case(),
+    "gated PixelCNN": vae_case("06_autoregressive", 16, lambda lab: lab.GatedPixelCNN(), 2e-3, (),
+                               channels_last=True),
+    "VQ-VAE": vae_case("07_vqvae", 64, lambda lab: lab.VQVAE(), 2e-3, ()),
+    "prior of codes": Case("07_vqvae", 64, (0, 1),
+                           lambda lab: torch.nn.ModuleList([lab.CodePrior(64, 7), lab.VQVAE()]),
+                           prior_side(fused=True), prior_side()),
 }
 
 
@@ -426,6 +473,28 @@ def scaling(device):
               flush=True)
 
 
+def sampling(device, n=1000, n_passes=3):
+    """Print the seconds for n pictures of the gated PixelCNN: with its cache, and by 784 passes, some of them timed.
+
+    The passes go through the network in parts of 100 pictures, as the lab evaluates: more at a time would be slower.
+    """
+    lab = definitions("06_autoregressive")
+    seed_everything(0)
+    keep_memory()
+    model = lab.GatedPixelCNN().to(device, memory_format=torch.channels_last)
+    u = torch.rand(n, 1, 28, 28, device=device)
+
+    def seconds(call):
+        start = time.perf_counter()
+        call().sum().item()         # waits for the GPU
+        return time.perf_counter() - start
+    lab.evaluate(model, u[:100])
+    cached = seconds(lambda: torch.cat([lab.sample(model, part) for part in u.split(500)]))
+    one_pass = statistics.median(seconds(lambda: lab.evaluate(model, u.round())) for _ in range(n_passes))
+    print(f"{n} pictures on {device}: {cached:.1f} s with the cache; a pass takes {one_pass:.2f} s, 784 of them "
+          f"{784 * one_pass:.0f} s: {784 * one_pass / cached:.0f} times as long")
+
+
 def max_rss():
     """Peak memory of this process in MB."""
     status = Path("/proc/self/status")
@@ -446,6 +515,7 @@ def main():
     parser.add_argument("--variants", action="store_true", help="time the lab's step compiled, in float32 and so on")
     parser.add_argument("--profile", action="store_true", help="print where the time of the lab's step goes")
     parser.add_argument("--steps", type=int, default=500, help="of --quality")
+    parser.add_argument("--sampling", action="store_true", help="time the PixelCNN's cached sampling instead")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"unknown case {', '.join(sorted(unknown))}; the cases are: {', '.join(CASES)}")
@@ -454,6 +524,8 @@ def main():
     names, device = options.cases or list(CASES), get_device(options.device)
     if options.scaling:
         scaling(device)
+    elif options.sampling:
+        sampling(device)
     elif options.variants:
         compare_variants(names, device, options.rounds)
     elif options.profile:
