@@ -9,19 +9,24 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
 import pytest
 import torch
+import yaml
+from apart import apart, execute
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from labutils import Training, get_loaders, save_checkpoint, seed_everything
 from labutils.checkpoints import read_checkpoint
-from labutils.data import SOURCES
+from labutils.data import SOURCES, InMemoryLoader
 from labutils.notebooks import definitions  # noqa: F401
 from labutils.paths import PROJECT_ROOT
 
@@ -109,23 +114,38 @@ def parameters_cell(lab):
 
 
 # by the ends of the parameters' names: runs that must end well, but need not show anything
-TINY = {"epochs": 1, "steps": 20, "every": 2, "images": 300, "n_samples": 64, "limit": 256,
+TINY = {"epochs": 1, "steps": 4, "every": 2, "images": 100, "n_samples": 32, "batch_size": 32, "limit": 128,
         "dataset": "digits", "device": "cpu"}
 
 
 def tiny(lab, **more):
-    """Return parameters for the shortest run of a lab, and more, as options of papermill and `labs run`."""
+    """Return the lesson's parameters of a lab that are to be smaller in the shortest run, and more: {name: value}."""
     names = re.findall(r"^(\w+):", parameters_cell(lab).source, flags=re.M)
     values = {name: value for name in names for end, value in TINY.items() if name == end or name.endswith(f"_{end}")}
-    return [word for name, value in {**values, **more}.items() for word in ("-p", name, str(value))]
+    return {**values, **more}
+
+
+def tiny_quick(lab, **more):
+    """Return `tiny` on top of the lab's reduced settings."""
+    return yaml.safe_load((NOTEBOOK_DIR / f"quick/{lab}.yml").read_text(encoding="utf-8")) | tiny(lab, **more)
+
+
+def options(parameters):
+    """Return parameters as options of papermill and `labs run`."""
+    return [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+
+
+def run_apart(notebook, lab, parameters):
+    """Execute a version of a lab's notebook without a kernel; return it with outputs."""
+    return apart(execute, notebook, lab, NOTEBOOK_DIR, parameters)
 
 
 def prepare_copy(lab, folder, **more):
     """Copy a lab with tiny parameters and its stored outputs, as papermill makes it; return the copy's path."""
     folder.mkdir(exist_ok=True)
     copy = folder / f"{lab}.ipynb"
-    done = command("papermill", notebook_path(lab), copy, "--prepare-only", "-f", NOTEBOOK_DIR / f"quick/{lab}.yml",
-                   *tiny(lab, **{"out_dir": folder / "out", **more}))
+    done = command("papermill", notebook_path(lab), copy, "--prepare-only",
+                   *options(tiny_quick(lab, **{"out_dir": folder / "out", **more})))
     assert done.returncode == 0, done.stderr
     return copy
 
@@ -196,16 +216,9 @@ def command(*arguments, timeout=900, **options):
 
 # ------------------------------------------------------------------------------ kill -9 and resume
 
-RESUME_SCRIPT = """
-import os, pathlib, signal, sys
-import torch
-sys.path.insert(0, {tests!r})
-from helpers import definitions
-from labutils import Training, get_loaders, save_checkpoint, seed_everything
-from labutils.checkpoints import read_checkpoint
-from labutils.data import InMemoryLoader
-
 class KilledHalfway(InMemoryLoader):
+    """A loader that kills its process, as `kill -9` would, in epoch 3."""
+
     epoch = 0
 
     def __iter__(self):
@@ -215,34 +228,24 @@ class KilledHalfway(InMemoryLoader):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
 
-def run(out, resume, loader_class):
+
+def train_four_epochs(lab, networks, call, out, resume, loader_class):
+    """Train what `check_resume` says; keep weights, history and the next random numbers; return what was printed."""
+    torch.set_num_threads(1)
+    lab = definitions(lab)
     train, test = get_loaders("digits", 16, limit=100, image_range=(0, 1))
     train.__class__ = loader_class
+    lab.epochs, lab.batch_size, lab.latent_dim, lab.image_range = 4, 16, 8, (0, 1)
     lab.out_dir, lab.resume, lab.train_loader, lab.test_loader = str(out), resume, train, test
     seed_everything(0)
-    networks = dict({networks})
-    training = Training("resumed", out, {{}}, resume=resume, **networks)
-    globals().update(networks, train=train, test=test, training=training)
-    {call}
-    config = {{"history": training.history, "pictures": len(training.pictures),
-              "next": torch.rand(3).tolist()}}      # the random numbers go on alike, too
+    networks = eval(f"dict({networks})", {"lab": lab})
+    training = Training("resumed", out, {}, resume=resume, **networks)
+    with redirect_stdout(StringIO()) as said:
+        exec(call, {"torch": torch, "lab": lab, "epochs": 4, "train": train, "test": test, "training": training,
+                    **networks})
+    config = {"history": training.history, "pictures": len(training.pictures), "next": torch.rand(3).tolist()}
     save_checkpoint(out / "end.safetensors", config=config, **networks)
-
-def in_a_child(*arguments):     # forked, so that everything is imported once
-    if not (child := os.fork()):
-        run(*arguments)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-lab = definitions({lab!r})
-epochs, out = 4, pathlib.Path(sys.argv[1])
-lab.epochs, lab.batch_size, lab.latent_dim = epochs, 16, 8
-lab.image_range = (0, 1)
-torch.set_num_threads(1)
-codes = [in_a_child(out / "alone", False, InMemoryLoader), in_a_child(out / "killed", False, KilledHalfway)]
-print(*codes, read_checkpoint(out / "killed/resumed.state")[0]["epoch"], flush=True)
-sys.exit(in_a_child(out / "killed", True, InMemoryLoader))
-"""
+    return said.getvalue()
 
 
 def check_resume(lab, networks, call, folder):
@@ -251,11 +254,13 @@ def check_resume(lab, networks, call, folder):
     networks  code: the networks by name, such as "vae=lab.VAE((784, 20, 4))"
     call      code: the call of the lab's `fit` for `epochs` epochs, with `training`, `train`, `test` and the networks
     """
-    script = RESUME_SCRIPT.format(tests=str(PROJECT_ROOT / "tests"), lab=lab, networks=networks, call=call)
-    done = command("python", "-c", script, folder)
-    assert done.returncode == 0 and f"0 {-signal.SIGKILL} 2\n" in done.stdout, done.stdout + done.stderr[-2000:]
-    assert "going on after epoch 2" in done.stdout
-    expected, found = (read_checkpoint(folder / name / "end.safetensors") for name in ("alone", "killed"))
+    alone, killed = folder / "alone", folder / "killed"
+    apart(train_four_epochs, lab, networks, call, alone, False, InMemoryLoader)
+    with pytest.raises(BrokenProcessPool):
+        apart(train_four_epochs, lab, networks, call, killed, False, KilledHalfway)
+    assert read_checkpoint(killed / "resumed.state")[0]["epoch"] == 2
+    assert "going on after epoch 2" in apart(train_four_epochs, lab, networks, call, killed, True, InMemoryLoader)
+    expected, found = (read_checkpoint(out / "end.safetensors") for out in (alone, killed))
     assert found[0] == expected[0] and all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
 
 

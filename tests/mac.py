@@ -1,10 +1,9 @@
-"""A lab on the GPU of a Mac, as far as that can be tried without one: `python tests/mac.py LAB FOLDER [NAME=VALUE]...`
+"""A lab on the GPU of a Mac, as far as that can be tried without one.
 
 A device of our own computes on the CPU, refuses what every device refuses (NumPy reads no tensor on it), and
 complains of what MPS cannot do: an operator without a kernel in torch's own table, float64, a generator of the CPU,
-tensors of two devices in one operator. The cells of the notebook LAB are executed with the given parameters. Each
-complaint is printed, with its line of the lab. The results are those of the CPU: MPS's own kernels and their speed are
-not tried.
+tensors of two devices in one operator. A complaint names its line of the lab. The results are those of the CPU: MPS's
+own kernels and their speed are not tried.
 """
 
 import linecache
@@ -12,11 +11,10 @@ import re
 import sys
 from pathlib import Path
 
-import matplotlib
 import torch
 import torchgen
 import yaml
-from helpers import code_cells, tags
+from apart import execute
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
@@ -174,23 +172,8 @@ def set_up_device():
     return fallback, kernels
 
 
-def execute(path, parameters):
-    """Execute the cells of a notebook."""
-    space = {"__name__": "__main__"}
-    for cell in code_cells(path):
-        if "skip-execution" in tags(cell):
-            continue
-        name = f"lab {path.stem}, cell {cell.id}"
-        linecache.cache[name] = len(cell.source), None, cell.source.splitlines(True), name
-        exec(compile(cell.source, name, "exec"), space)
-        if "parameters" in tags(cell):
-            space.update(parameters)
-
-
-if __name__ == "__main__":
-    matplotlib.use("agg")
-    keep = set_up_device()
-    path, folder, *words = sys.argv[1:]
-    parameters = {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words)}
-    execute(Path(path), {**parameters, "device": NAME, "out_dir": folder})
-    print("\n".join(f"complaint: {text}" for text in complaints))
+def complaints_of(notebook, name, folder, parameters):
+    """Execute a notebook on the device, as `execute` does; return the complaints. A process has the device for good."""
+    keep = set_up_device()      # without a name, torch would forget the kernels
+    execute(notebook, name, folder, {**parameters, "device": NAME})
+    return [*complaints] if keep else []

@@ -1,27 +1,25 @@
 """Every lab on a device like the GPU of a Mac (tests/mac.py), which `device="auto"` takes there."""
 
+import nbformat
 import pytest
 import torch.utils.backend_registration
-import yaml
-from helpers import LABS, NOTEBOOK_DIR, command, notebook_path, tiny, write_lab
+from apart import apart
+from helpers import LABS, NOTEBOOK_DIR, notebook_path, tiny_quick, write_lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch knows no devices that are written in Python")]
 
 
-def complaints(path, folder, words=()):
-    """Execute a notebook on the device; return what it complains of, line by line."""
-    done = command("python", "tests/mac.py", path, folder, *words)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [line for line in done.stdout.splitlines() if line.startswith("complaint: ")]
+def complaints(path, parameters):
+    """Execute a notebook on the device; return what it complains of."""
+    from mac import complaints_of       # torch without such devices cannot import it
+    return apart(complaints_of, nbformat.read(path, as_version=4), path.stem, NOTEBOOK_DIR, parameters)
 
 
 @pytest.mark.parametrize("lab", LABS)
 def test_a_lab_calls_nothing_that_the_gpu_of_a_mac_lacks(lab, tmp_path):
-    words = tiny(lab)
-    parameters = yaml.safe_load((NOTEBOOK_DIR / f"quick/{lab}.yml").read_text()) | dict(zip(words[1::3], words[2::3]))
-    assert complaints(notebook_path(lab), tmp_path, [f"{name}={value}" for name, value in parameters.items()]) == []
+    assert complaints(notebook_path(lab), tiny_quick(lab, out_dir=str(tmp_path))) == []
 
 
 LACKS = {       # a line of a lab, and what the complaint says
@@ -43,7 +41,7 @@ assert f"{loss:.3f}" != "" and len(x.tolist()) == 3"""
 
 def test_what_a_gpu_of_a_mac_lacks_is_named_with_its_line(tmp_path):
     write_lab(tmp_path, "01_small", ["import torch\nx = torch.rand(3, 3, device=device)", HAS, *LACKS])
-    found = complaints(tmp_path / "01_small.ipynb", tmp_path)
+    found = complaints(tmp_path / "01_small.ipynb", {"out_dir": str(tmp_path)})
     cells = {line.partition(":1: ")[0] for line in found}
-    assert len(cells) == len(LACKS) and all("lab 01_small, cell " in cell for cell in cells), found
+    assert len(cells) == len(LACKS) and all(cell.startswith("lab 01_small, cell ") for cell in cells), found
     assert all(any(part in line for line in found) for part in LACKS.values()), found
