@@ -118,11 +118,11 @@ def test_the_calls_of_a_solver(solver, cost):
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5])
 def test_a_bad_number_of_steps_is_named(steps, tmp_path):
-    for solver in (lab.euler, lab.heun, lambda *arguments: lab.flow_log_prob(*arguments)):
+    for solver in (lab.euler, lab.midpoint, lab.flow_log_prob):
         with pytest.raises(ValueError, match=f"steps={steps}: must be a whole number of at least 1"):
             solver(growth, torch.ones(2, 2), steps)
-    with pytest.raises(ValueError, match=f"steps={steps}"):
-        run_cells(["set-up"], read_parameters=lambda _: None, steps=steps, out_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=f"steps_per_picture={steps}"):
+        run_cells(["set-up"], read_parameters=lambda _: None, steps_per_picture=steps, out_dir=str(tmp_path))
 
 
 def test_the_divergence_is_the_trace_of_the_jacobian():
