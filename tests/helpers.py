@@ -27,6 +27,7 @@ from PIL import Image
 from labutils import Training, get_loaders, save_checkpoint, seed_everything
 from labutils.checkpoints import read_checkpoint
 from labutils.data import SOURCES, InMemoryLoader
+from labutils.instructor.bands import bands_of, read_expected
 from labutils.notebooks import definitions  # noqa: F401
 from labutils.paths import PROJECT_ROOT
 
@@ -138,6 +139,12 @@ def options(parameters):
 def run_apart(notebook, lab, parameters):
     """Execute a version of a lab's notebook without a kernel; return it with outputs."""
     return apart(execute, notebook, lab, NOTEBOOK_DIR, parameters)
+
+
+def bands_so_far(lab, profile):
+    """Return the bands of a lab for a profile, or the limits of its metrics as long as it has no bands."""
+    expected = read_expected(lab)
+    return bands_of([lab], profile) if profile in expected else {lab: expected["metrics"]}
 
 
 def prepare_copy(lab, folder, **more):

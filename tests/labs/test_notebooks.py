@@ -12,10 +12,20 @@ import nbformat
 import pytest
 import torch
 import yaml
-from helpers import LABS, NOTEBOOK_DIR, NOTEBOOKS, code_cells, notebook_path, parameters_cell, tags, trains
+from helpers import (
+    LABS,
+    NOTEBOOK_DIR,
+    NOTEBOOKS,
+    bands_so_far,
+    code_cells,
+    notebook_path,
+    parameters_cell,
+    tags,
+    trains,
+)
 from PIL import Image, ImageColor
 
-from labutils.instructor.bands import bands_of, check, read_expected
+from labutils.instructor.bands import check, read_expected
 from labutils.instructor.labs import lab_parameters, read_lab
 from labutils.instructor.record import Outcome, find_metrics
 from labutils.parameters import read_parameters
@@ -64,6 +74,8 @@ def test_each_reduced_setting_is_a_parameter_of_the_lab(lab):
 @each_lab
 def test_the_bands_are_of_five_seeds_and_within_what_a_metric_can_be(lab, profile):
     expected = read_expected(lab)
+    if profile not in expected:
+        pytest.skip(f"{lab} has no bands for {profile!r} yet: labs bands makes them")
     assert len(expected[profile]["seeds"]) >= 5 and expected[profile]["bands"]
     for name, (low, high) in expected[profile]["bands"].items():
         least, most = expected["metrics"][name]
@@ -79,7 +91,7 @@ def test_the_stored_outputs_report_all_metrics_within_their_bands(lab):
     common = COMMON_RESULTS if trains(lab) else COMMON_RESULTS - OF_A_TRAINING
     assert set(results) >= common | set(read_expected(lab)["metrics"])
     assert results["dataset"] == "mnist", "the committed outputs are those of the lesson"
-    outside, n_compared = check([Outcome(lab, "ok", 0, results)], bands_of([lab], "full"))
+    outside, n_compared = check([Outcome(lab, "ok", 0, results)], bands_so_far(lab, "full"))
     assert not outside and n_compared == len(read_expected(lab)["metrics"])
 
 
