@@ -245,7 +245,7 @@ def train_four_epochs(lab, networks, call, out, resume, loader_class):
     lab.epochs, lab.batch_size, lab.latent_dim, lab.image_range = 4, 16, 8, (0, 1)
     lab.out_dir, lab.resume, lab.train_loader, lab.test_loader = str(out), resume, train, test
     seed_everything(0)
-    networks = eval(f"dict({networks})", {"lab": lab})
+    networks = eval(f"dict({networks})", {"torch": torch, "lab": lab})
     training = Training("resumed", out, {}, resume=resume, **networks)
     with redirect_stdout(StringIO()) as said:
         exec(call, {"torch": torch, "lab": lab, "epochs": 4, "train": train, "test": test, "training": training,

@@ -153,6 +153,36 @@ def complain(what):
     complaints[f"{place}: {what}"] = None
 
 
+class Lstm(torch.autograd.Function):
+    """What `torch.lstm` gives: one operator on MPS, while torch takes its CUDA kernel for a device of our own."""
+
+    @staticmethod
+    def forward(ctx, options, *given):
+        with torch.enable_grad():
+            ctx.given = [inner_of(x).detach().requires_grad_() for x in given]
+            x, h, c, *weights = ctx.given
+            ctx.found = LSTM(x, (h, c), weights, *options)
+        return tuple(OnMac(x.detach()) for x in ctx.found)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        found = torch.autograd.grad(ctx.found, ctx.given, [inner_of(x) for x in gradients])
+        return None, *map(OnMac, found)
+
+
+LSTM, TENSOR = torch._VF.lstm, torch.tensor
+
+
+def lstm(x, hx, weights, *options):
+    """Compute `torch.lstm` on the device."""
+    return Lstm.apply(options, x, *hx, *weights)
+
+
+def tensor(data, **options):
+    """Do what `torch.tensor` does; it takes single numbers of every device but those of a subclass."""
+    return TENSOR(tree_map(lambda x: x.item() if isinstance(x, OnMac) else x, data), **options)
+
+
 def set_up_device():
     """Let torch and labutils know the device."""
     _setup_privateuseone_for_python_backend(NAME, Module())
@@ -163,6 +193,7 @@ def set_up_device():
     for module in [module for name, module in sys.modules.items() if name.startswith("labutils")]:
         if hasattr(module, "get_device"):
             module.get_device = torch.device
+    torch._VF.lstm, torch.tensor = lstm, tensor
     read = labutils.checkpoints.read_checkpoint
 
     def read_checkpoint(path, device="cpu", *args):     # safetensors knows torch's own devices alone

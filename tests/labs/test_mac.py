@@ -36,6 +36,9 @@ loss = torch.nn.functional.cross_entropy(network(torch.rand(5, 1, 4, 4).to(devic
 loss.backward()
 optimizer.step()
 x[torch.randperm(3)] *= 2
+lstm, pair = torch.nn.LSTM(3, 4, batch_first=True).to(device), torch.tensor([loss.detach(), x[0, 0]])
+lstm(x[None])[0].sum().backward()
+assert lstm.weight_hh_l0.grad.abs().sum() > 0 and pair.shape == (2,)
 assert f"{loss:.3f}" != "" and len(x.tolist()) == 3"""
 
 

@@ -11,7 +11,7 @@ from itertools import count
 import nbformat
 import pytest
 import yaml
-from helpers import BIN, LABS, ONE_CORE, command, is_definition, notebook_path, solutions, tags, tiny
+from helpers import BIN, LABS, ONE_CORE, command, notebook_path, solutions, tags, tiny
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -20,6 +20,7 @@ from labutils.instructor import cli
 from labutils.instructor.colab import CELL_ID
 from labutils.instructor.labs import UsageError
 from labutils.instructor.release import student_version
+from labutils.notebooks import is_definition
 
 pytest.importorskip("nbgrader", reason="nbgrader is not installed (pip install nbgrader)")
 from nbgrader.preprocessors import ClearHiddenTests, ClearMarkScheme, ClearSolutions  # noqa: E402
