@@ -166,7 +166,7 @@ def _at_once(model, b, known, u):
 @comparison(cases=_gaps, before=[
     (unchanged(1, 2, 3), "The pictures, the mask or the uniforms that were handed over have been changed.",
      "A slice that is assigned to changes the caller's tensor. What has to be copied first?")])
-def check_complete(model, b, known, u):
+def check_complete_picture(model, b, known, u):
     """The pictures b with all pixels that are not known drawn in raster order, from uniforms u: like b."""
     n_pixels, pictures = known.numel(), b.flatten(1).clone()
     for k in range(n_pixels):
@@ -176,7 +176,7 @@ def check_complete(model, b, known, u):
     return pictures.view_as(b)
 
 
-check_complete.misconceptions = [
+check_complete_picture.misconceptions = [
     (_at_once, "All pixels are drawn at once, from one pass: none knows what the others have become.",
      "The network has to look again after each pixel."),
     (_draw(toss=torch.gt), "The toss is reversed: a pixel becomes 1 with the probability 1 - p.",

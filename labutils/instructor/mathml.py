@@ -15,6 +15,7 @@ CHILDREN = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 
 SCRIPTS = CHILDREN.keys() - {"mfrac", "mroot"}
 LETTERS = {"double-struck": "DOUBLE-STRUCK", "script": "SCRIPT", "fraktur": "FRAKTUR", "bold": "BOLD"}
 SAME = (("{aligned}", "{split}"), (":=", r"\coloneq "), ("=:", r"\eqqcolon "))      # what the converter knows
+LEFT_OUT = {r"\arg": "arg", r"\Vert": "‖", r"\lVert": "‖", r"\rVert": "‖", r"\|": "‖"}     # by the converter
 LIMITS = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
 WITH_LIMITS = ("∑", "∏", "max", "min", "sup", "inf", "lim")
 
@@ -36,7 +37,8 @@ def to_mathml(latex, display=False):
         return as_written(latex, display)
     parts = list(formula.iter())
     for part in parts:
-        part.text = unescape(part.text or "") or None       # the converter writes signs as entities
+        text = unescape(part.text or "")        # the converter writes signs as entities
+        part.text = LEFT_OUT.get(text, text) or None
         if is_broken(part):
             return as_written(latex, display)
     for part in parts:
@@ -87,7 +89,7 @@ def mend_sign(part):
     if part.tag == "mo" and (part.text in "|/" or is_name(part)):
         part.attrib.update(lspace="0", rspace="0")
     if part.text == "‖":
-        part.attrib.setdefault("stretchy", "false")
+        part.attrib.setdefault("stretchy", str("minsize" in part.attrib).lower())       # \\big, or as it is
 
 
 def in_font(letter, font):

@@ -56,7 +56,7 @@ ANSWERS = {
             (lambda n_layers, size, i, j: torch.zeros(size), "shape"),
             (lambda n_layers, size, i, j: torch.ones(size, size), "values are not"),
         ]},
-    "complete": {
+    "complete_picture": {
         "right": [complete_by_index],
         "wrong": [
             (complete_in_place, "have been changed"),

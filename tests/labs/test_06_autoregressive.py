@@ -321,7 +321,7 @@ def test_rows_that_are_known_stay_and_the_others_follow_from_them():
     completed = lab.sample(model, u, b=b, n_known=4)
     known = torch.arange(8)[:, None].expand(8, 8) < 4
     assert torch.equal(b, before) and torch.equal(completed[:, :, :4], b[:, :, :4])
-    assert torch.equal(completed, lab.complete(model, b, known, u))
+    assert torch.equal(completed, lab.complete_picture(model, b, known, u))
     assert torch.equal(lab.sample(model, u, b=b, n_known=8), b)
 
 

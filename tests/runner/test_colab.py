@@ -90,7 +90,7 @@ def test_a_new_address_is_written_into_the_notebooks(notebooks, tmp_path, monkey
 def test_without_the_project_the_cell_brings_labutils_and_the_trained_weights(tmp_path):
     """An empty folder, a repository at an address, and a Python that does not know the project: no restart."""
     course, folder = tmp_path / "origin", tmp_path / "content"
-    for part in ("labutils", "checkpoints"):
+    for part in ("labutils", "checkpoints", "notebooks"):
         shutil.copytree(PROJECT_ROOT / part, course / part, ignore=shutil.ignore_patterns("__pycache__"))
     git = ["git", "-C", course, "-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "course"]):

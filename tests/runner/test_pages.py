@@ -51,6 +51,10 @@ def parsed(*cells):
     (r"p \| q", '<mo fence="false" stretchy="false">‖</mo>'),
     (r"\left\| q \right\|", '<mo stretchy="true" fence="true" form="prefix">‖</mo>'),
     (r"\lVert x \rVert_2", '<msub><mo stretchy="false">‖</mo><mn>2</mn></msub>'),
+    (r"\big\lVert x\big\rVert", '<mo minsize="1.2em" maxsize="1.2em" stretchy="true">‖</mo><mi>x</mi>'),
+    (r"\big\| x", '<mo minsize="1.2em" maxsize="1.2em" stretchy="true">‖</mo>'),
+    (r"\arg\min_k x", '<mi>arg</mi><mspace width="0.167em" /><munder><mo movablelimits="true" lspace="0" rspace="0">'
+                          'min</mo><mi>k</mi></munder><mspace width="0.167em" />'),
     (r"a := b", "<mo>≔</mo>"),
     (r"\text{a < b & c}", "<mtext>a\u00a0&lt;\u00a0b\u00a0&amp;\u00a0c</mtext>"),
     (r"a < b", "<mo>&lt;</mo>"),
