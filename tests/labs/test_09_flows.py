@@ -34,7 +34,7 @@ def bent_flow(n_layers=4):
     """A coupling flow with weights large enough to bend the plane."""
     flow = lab.RealNVP(n_layers)
     for p in flow.parameters():
-        nn.init.normal_(p, std=0.2)
+        nn.init.normal_(p, std=0.1)
     return flow
 
 
@@ -78,6 +78,24 @@ def test_the_density_of_a_coupling_flow_is_zukos():
     x = torch.randn(100, 2)
     expected = zuko.distributions.NormalizingFlow(chain, base).log_prob(x)
     torch.testing.assert_close(flow.log_prob(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_gets_its_number_and_waves_of_it():
+    found = lab.waves(torch.tensor([0.0, 1.0]), n=2)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0, 0, 1, 1], [1.0, 1, 0, 0, -1]]), atol=1e-6, rtol=0)
+    assert lab.Coupling(0).net[0].in_features == lab.waves(torch.zeros(3)).shape[1] == 13
+
+
+def test_the_blur_of_the_data_is_gone_by_the_middle_of_the_training():
+    """Seen from the nearest mode, a point has the variance of the mode and that of the noise, in two coordinates."""
+    seen = []
+
+    def loss(model, x):
+        seen.append(torch.cdist(x, lab.CENTRES).min(dim=1).values.square().mean().item() / 2)
+        return model(x).square().mean()
+    lab.train_in_plane(nn.Linear(2, 1), loss, 20, blur=0.1)
+    for step, noise in ((0, 0.1), (5, 0.05), (10, 0), (15, 0), (19, 0)):
+        assert seen[step] == pytest.approx(lab.SPREAD**2 + noise**2, rel=0.3), step
 
 
 def test_maximum_likelihood_brings_the_density_to_the_data():
