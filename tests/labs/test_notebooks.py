@@ -330,4 +330,5 @@ def test_a_bad_value_is_named_before_any_training(lab, tmp_path, name, value):
 def test_pictures_of_another_shape_are_named(lab, tmp_path):
     with pytest.raises(ValueError) as error:
         run_up_to_the_data(lab, out_dir=str(tmp_path), dataset="faces")
-    assert "faces" in str(error.value) and "(1, 32, 32)" in str(error.value)
+    words = "(1, 32, 32)" if trains(lab) else "the course's weights have learned digits"
+    assert "faces" in str(error.value) and words in str(error.value)
