@@ -138,7 +138,7 @@ def test_nbval_passes_all_cells_of_a_lab_but_one_whose_stored_output_was_changed
 
 
 @needs_mnist
-@pytest.mark.parametrize("lab", filter(trains, LONGEST_FIRST))
+@pytest.mark.parametrize("lab", [*filter(trains, LONGEST_FIRST)])
 def test_pretrained_weights_skip_the_training(lab, tmp_path):
     """On real images; the short trainings of the lab, which cannot be loaded, as short as can be."""
     done = run_apart(read(lab), lab, tiny(lab, pretrained=True, dataset="mnist", out_dir=str(tmp_path)))
