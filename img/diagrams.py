@@ -407,6 +407,33 @@ def vqvae():
           body)
 
 
+def vae_gan():
+    """Three networks in a row, and below them which loss reaches which."""
+    y = 118
+    body = [picture(52, y), text(52, y - 50, "*x*", 18), network(150, y, 84, 104, 64, BLUE, "encoder"),
+            box(246, y, 30, 46, ORANGE, "*z*"), box(246, y - 62, 30, 34, PURPLE, "*z*ₚ"),
+            network(344, y, 84, 64, 104, GREEN, "decoder"), picture(452, y, soft=True),
+            text(452, y - 50, "*x̃*, *x*ₚ", 18), note(452, y + 62, "and *x* itself"),
+            network(558, y, 92, 104, 76, ORANGE, "discrim."), note(618, y - 62, "features *h*"),
+            note(630, y + 62, "logit *ℓ*"),
+            arrow(f"M90 {y}H102"), arrow(f"M198 {y}H225"), arrow(f"M267 {y}H296"), arrow(f"M267 {y - 56}L296 {y - 22}"),
+            arrow(f"M392 {y}H414"), arrow(f"M490 {y}H506"),
+            f'<path d="M150 {y + 58}V316M344 {y + 58}V316M558 {y + 58}V316" stroke="{GUIDE}"/>']
+    stop = f'r="6" fill="{CARD}" stroke="{VERMILION}" stroke-width="{LINE}"/>'
+    body += [text(20, 221, "KL", anchor="start", more=BOLD), arrow("M246 216H156", VERMILION, GRADIENT),
+             text(20, 257, "distance", anchor="start", more=BOLD),
+             arrow("M618 252H350", VERMILION, GRADIENT), arrow("M332 252H156", VERMILION, GRADIENT),
+             f'<circle cx="558" cy="252" {stop}',
+             text(20, 301, "game", anchor="start", more=BOLD),
+             arrow("M640 296H564", VERMILION, GRADIENT), arrow("M546 296H350", VERMILION, GRADIENT),
+             cross(320, 296), note(304, 301, "not to the encoder", "end"),
+             note(340, 344, "Circle: the gradient passes through, and is not left in the weights.")]
+    write("vae_gan", 364, "VAE-GAN", "The encoder turns a picture x into a code z. The decoder turns z, and codes z_p "
+          "of the prior, into pictures. The discriminator gives features h and a logit for each. Below, the gradients: "
+          "the KL reaches the encoder; the distance in features runs through the discriminator to the decoder and to "
+          "the encoder; the game reaches the discriminator and the decoder, and stops before the encoder.", body)
+
+
 def flow_matching():
     """Straight lines from noise to data that cross, and the mean of their arrows where they do."""
     left, right, y = 150, 530, 190
@@ -474,7 +501,7 @@ def as_png(svg, scale=1.5):
 
 if __name__ == "__main__":
     for draw in (autoencoder, vae, reparameterisation, gan, earth_mover, transposed_convolution, pca,
-                 precision_recall, families, autoregressive, vqvae, flow_matching):
+                 precision_recall, families, autoregressive, vqvae, vae_gan, flow_matching):
         draw()
     for lab in sorted(HERE.parent.glob("notebooks/*.ipynb")):
         embed(lab)

@@ -199,6 +199,34 @@ def flow_case():
     return Case("09_flows", 64, (-1, 1), networks, ours, plain)
 
 
+# ---------------------------------------------------------------------------------------- VAE-GAN
+
+def vae_gan_optimizers(net, **options):
+    return [torch.optim.Adam(part.parameters(), lr=1e-3, betas=(0.5, 0.999), **options) for part in net.children()]
+
+
+def vae_gan_ours(lab, net, device):
+    net.to(memory_format=torch.channels_last)
+    optimizers = vae_gan_optimizers(net, fused=True)
+    return GraphedStep(lambda x: lab.update(net, optimizers, x, 0.1, 0.05), *optimizers)
+
+
+def vae_gan_plain(lab, net, device):
+    """A pass of its own for each of the three losses, and gradients in the weights of all networks."""
+    optimizers = vae_gan_optimizers(net)
+
+    def step(x):
+        found = []
+        for name, optimizer in zip(("encoder", "decoder", "discriminator"), optimizers):
+            net.zero_grad()
+            parts = lab.loss_parts(net, x, 0.1)
+            lab.losses_of(parts, 0.05)[name].backward()
+            optimizer.step()
+            found = [part.item() for part in parts.values()]
+        return found
+    return step
+
+
 CASES = {
     "VAE 784-512-256-128-32": mlp_vae_case("784-512-256-128-32", 64),
     "VAE 784-400-20": mlp_vae_case("784-400-20", 128),
@@ -215,6 +243,7 @@ CASES = {
     "prior of codes": Case("07_vqvae", 64, (0, 1),
                            lambda lab: torch.nn.ModuleList([lab.CodePrior(64, 7), lab.VQVAE()]),
                            prior_side(fused=True), prior_side()),
+    "VAE-GAN": Case("08_vae_gan", 128, (0, 1), lambda lab: lab.VAEGAN(), vae_gan_ours, vae_gan_plain),
 }
 
 
