@@ -77,7 +77,7 @@ def _call(function, networks, x):
 
 
 def _weights(networks):
-    return [p for network in networks.values() for p in network.parameters()]
+    return [p for network in networks.values() for p in module.parameters()]
 
 
 def _untouched(given, used, kept):
@@ -92,7 +92,7 @@ def _untouched(given, used, kept):
              "backward() writes into .grad. Which function of torch.autograd returns gradients instead?")])
 def check_own_gradients(losses, networks):
     """{name: gradients of losses[name] by the weights of networks[name]}."""
-    return {name: [_numeric(losses[name], p) for p in network.parameters()] for name, network in networks.items()}
+    return {name: [_numeric(losses[name], p) for p in module.parameters()] for name, module in networks.items()}
 
 
 def _numeric(loss, p):
@@ -101,15 +101,15 @@ def _numeric(loss, p):
 
 
 def _all_in_one(losses, networks):
-    return {name: [_numeric(sum(losses.values()), p) for p in network.parameters()]
-            for name, network in networks.items()}
+    return {name: [_numeric(sum(losses.values()), p) for p in module.parameters()]
+            for name, module in networks.items()}
 
 
 def _of_one_loss(which):
     def gradients(losses, networks):
         return {name: [torch.autograd.grad(losses[which], p, retain_graph=True, allow_unused=True,
-                                           materialize_grads=True)[0] for p in network.parameters()]
-                for name, network in networks.items()}
+                                           materialize_grads=True)[0] for p in module.parameters()]
+                for name, module in networks.items()}
     return gradients
 
 
@@ -117,8 +117,8 @@ check_own_gradients.misconceptions = [
     (_all_in_one, "Each network gets the gradient of the sum of all losses.",
      "Whose loss is each of them? Take one loss for one network."),
     (_of_one_loss("first"), "All networks get the gradient of the first loss.", "Each name has a loss of its own."),
-    (lambda losses, networks: {name: [-_numeric(losses[name], p) for p in network.parameters()]
-                               for name, network in networks.items()},
+    (lambda losses, networks: {name: [-_numeric(losses[name], p) for p in module.parameters()]
+                               for name, module in networks.items()},
      "The gradients have the wrong sign.", "The optimiser itself goes downhill; a gradient points uphill."),
 ]
 
