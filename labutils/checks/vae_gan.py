@@ -77,7 +77,7 @@ def _call(function, networks, x):
 
 
 def _weights(networks):
-    return [p for network in networks.values() for p in module.parameters()]
+    return [p for network in networks.values() for p in network.parameters()]
 
 
 def _untouched(given, used, kept):
