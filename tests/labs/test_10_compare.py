@@ -16,7 +16,8 @@ from labutils.errors import BadValue
 from labutils.evaluation import ImageClassifier
 from labutils.instructor import compare
 from labutils.instructor.bands import read_expected
-from labutils.instructor.labs import UsageError
+from labutils.instructor.labs import UsageError, read_lab
+from labutils.instructor.record import find_metrics
 
 NAME = "10_compare"
 ENTRIES = ("vaes", "gans", "autoregressive", "vqvae", "vae_gan", "flows")
@@ -199,6 +200,18 @@ def test_the_table_of_the_readme_is_the_scoreboard_of_the_lab():
     """`python -m labutils.instructor.compare` mends what this test finds."""
     text = compare.README.read_text(encoding="utf-8")
     assert compare.with_scoreboard(text) == text
+
+
+@pytest.mark.parametrize("key, name, metric", [
+    ("vae", "02_vae", "frechet"), ("conv_vae", "03_conv_vae", "frechet"), ("mlp_gan", "04_gan", "mlp_frechet"),
+    ("dcgan", "04_gan", "dcgan_frechet"), ("wgan", "05_wgan", "frechet"),
+    ("wgan_penalty", "05_wgan", "penalty_frechet"),
+    ("pixelcnn", "06_autoregressive", "frechet"), ("vqvae", "07_vqvae", "frechet"),
+    ("vae_gan", "08_vae_gan", "frechet"), ("flow_matching", "09_flows", "frechet")])
+def test_the_scoreboard_agrees_with_what_each_lab_has_measured(key, name, metric):
+    """Where it does not, weights have been trained anew: `labs refresh 10_compare`."""
+    ours, theirs = (find_metrics(read_lab(lab)) for lab in (NAME, name))
+    assert ours[f"frechet_{key}"] == pytest.approx(theirs[metric], rel=0.05, abs=5 * theirs[f"{metric}_sd"])
 
 
 def test_the_scoreboard_takes_the_place_of_one_table_and_of_nothing_else(monkeypatch):

@@ -13,8 +13,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from labutils.instructor.cli import command_line
-from labutils.instructor.labs import lab_names, read_lab
-from labutils.instructor.record import find_metrics
+from labutils.instructor.labs import lab_names
 from labutils.instructor.sweep import plan
 from labutils.paths import PROJECT_ROOT
 
@@ -168,18 +167,3 @@ def test_the_links_of_a_document_lead_somewhere(document):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^"]+)"', text)
     folder = (PROJECT_ROOT / document).parent
     assert not [link for link in links if "://" not in link and not (folder / link).exists()]
-
-
-@pytest.mark.parametrize("row, lab, prefix", [
-    ("VAE, 784-400-20 (02)", "02_vae", ""), ("convolutional VAE (03)", "03_conv_vae", ""),
-    ("MLP GAN (04)", "04_gan", "mlp_"), ("DCGAN (04)", "04_gan", "dcgan_"),
-    ("Wasserstein GAN, weight clipping (05)", "05_wgan", ""),
-    ("Wasserstein GAN, gradient penalty (05)", "05_wgan", "penalty_")])
-def test_the_metrics_of_the_readme_are_those_of_the_notebooks(row, lab, prefix):
-    [line] = [line for line in read("README.md").splitlines() if line.startswith(f"| {row} |")]
-    results = find_metrics(read_lab(lab))
-    metrics = results | {name.removeprefix(prefix): results[name] for name in results if name.startswith(prefix)}
-    expected = [f"{metrics[name]:.{digits}f} ± {metrics[f'{name}_sd']:.{digits}f}"
-                for name, digits in (("frechet", 0), ("kid", 0), ("precision", 3), ("recall", 2))]
-    assert [cell.strip() for cell in line.split("|")[2:-1]] == [*expected, f"{metrics['class_entropy']:.2f}"]
-    assert metrics["n_samples"] == 10_000 and f"{metrics['frechet_floor']:.1f}" in read("README.md")
