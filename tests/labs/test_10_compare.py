@@ -16,7 +16,7 @@ from labutils.errors import BadValue
 from labutils.evaluation import ImageClassifier
 from labutils.instructor import compare
 from labutils.instructor.bands import read_expected
-from labutils.instructor.labs import UsageError, read_lab
+from labutils.instructor.labs import UsageError, lab_parameters, read_lab
 from labutils.instructor.record import find_metrics
 
 NAME = "10_compare"
@@ -81,6 +81,28 @@ def test_each_entry_names_a_lab_and_metrics_that_its_weights_have(lab):
     assert {name.removesuffix("_mnist") for name in generators} - shipped <= others
 
 
+def test_the_flow_draws_as_lab_09_judges_it(lab):
+    called, theirs = {}, lab.from_lab
+
+    def paint(net, x0, y, **options):
+        called.update(options)
+        return x0
+    lab.from_lab = lambda *names: (theirs("09_flows", "UNet"), paint)
+    _, draw = built(lab, "flow_matching")
+    draw(2)
+    default = {name: float(about["default"]) for name, about in lab_parameters("09_flows").items()
+               if name in ("steps_per_picture", "guidance")}
+    assert called == {"steps": default["steps_per_picture"], "guidance": default["guidance"]}
+    assert called["steps"] * 4 == 20 and lab.GENERATORS["flow_matching"].name.endswith("20 calls")
+
+
+def test_the_bound_of_codes_and_pixels_is_the_sum_of_both(lab):
+    card = read_card()
+    metrics = [card[f"{name}_mnist"]["metrics"] for name in lab.GENERATORS["vqvae"].weights]
+    lab.generators = {"vqvae": ([{"metrics": about} for about in metrics], None, None)}
+    assert lab.nats_of("vqvae") == metrics[0]["test_reconstruction"] + metrics[1]["test_nats"]
+
+
 def test_a_missing_checkpoint_says_which_lab_trains_it_and_the_others_go_on(lab, tmp_path, capsys):
     vae, _ = built(lab, "vae")
     whole = lab.from_lab("02_vae", "VAE")((784, 400, 20))
@@ -142,6 +164,31 @@ def test_the_judging_measures_each_draw_and_times_the_drawing_alone(lab, monkeyp
     mean, spread, seconds, kept = lab.judge_draws(draw, 3, Ruler())
     assert drawn == measured == [20, 20, 20] and torch.equal(kept, lab.train[:20])
     assert mean == {"frechet": 2} and spread == {"frechet": 1} and seconds == 1000 * 15 / 60
+
+
+def test_black_and_white_is_compared_with_black_and_white_and_copies_are_training_images(lab):
+    compared = {}
+
+    class Ruler:
+        def __init__(self, classifier, images, n):
+            self.images = images
+
+        def measure(self, pictures, n_nearest=0):
+            compared.setdefault(tuple(self.images.unique().tolist()), []).append(pictures)
+            return {"frechet": 0.0}
+    lab.GENERATORS = {"grey": lab.Entry("grey", "GAN", "04_gan", (), None),
+                      "binary": lab.Entry("binary", "GAN", "04_gan", (), None, draws=2, binary=True)}
+    lab.generators = {key: (None, None, lambda n, fill=fill: torch.full((n, 1, 28, 28), fill, dtype=torch.uint8))
+                      for key, fill in (("grey", 7), ("binary", 255))}
+    lab.Yardstick, lab.classifier, lab.yardstick = Ruler, None, Ruler(None, lab.train, 20)
+    lab.seed, lab.n_draws, lab.progress = 1, 3, lambda keys, text: keys        # with seed 0 the tosses are the pictures
+    execute(lab, "judge")
+    black_and_white, grey = compared.pop((0, 255)), compared.popitem()[1]
+    assert [set(pictures.unique().tolist()) <= {0, 255} for pictures in black_and_white] == [True] * 3     # the floor
+    assert [int(pictures.max()) for pictures in grey[:3]] == [7] * 3 and len(grey) == 6
+    reference = lab.train[:lab.n].flatten(1).tolist()
+    assert all(row in reference for pictures in grey[3:] for row in pictures.flatten(1).tolist())
+    assert torch.equal(lab.judged["copies"][3], grey[3]) and lab.judged["grey"][0] == {"frechet": 0.0}
 
 
 def test_binarised_pictures_have_the_grey_values_as_their_mean(lab):
